@@ -1,0 +1,49 @@
+"""Score, prune and forget: structured editing of trained ONNX classifiers.
+
+>>> import discedit_onnx as dx                                            # doctest: +SKIP
+>>> model = dx.load("model.onnx")
+>>> images = dx.open_images(model, "calibration/")
+>>> moments = dx.calibrate(model, images)
+>>> dx.prune(model, moments, sparsity=0.3, images=images).save("small.onnx")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import DisceditError
+
+if TYPE_CHECKING:
+    from .api import (
+        calibrate,
+        evaluate,
+        forget,
+        inspect,
+        load,
+        load_moments,
+        open_images,
+        prune,
+        score,
+    )
+
+__all__ = [
+    "DisceditError",
+    "calibrate",
+    "evaluate",
+    "forget",
+    "inspect",
+    "load",
+    "load_moments",
+    "open_images",
+    "prune",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the library when it is first used, so that the command line starts at once."""
+    if name in __all__:
+        from . import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

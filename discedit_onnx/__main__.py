@@ -1,0 +1,5 @@
+"""`python -m discedit_onnx`."""
+
+from .cli import main
+
+main()

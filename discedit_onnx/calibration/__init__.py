@@ -1,0 +1,1 @@
+"""From images to moments: readers, preparation, in-graph reductions, runs, and what is kept."""

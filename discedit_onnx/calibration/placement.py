@@ -1,0 +1,72 @@
+"""Where to look: the tensors that carry components to where they are consumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .taps import Tap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..graph.axes import Contraction
+    from ..graph.coupling import Coupling
+
+CLIMBED = frozenset(
+    ("Cast", "Dropout", "Flatten", "GlobalAveragePool", "Identity", "ReduceMean", "Reshape",
+     "Squeeze", "Transpose", "Unsqueeze")
+)  # fmt: skip
+"""Operators that only move or average what a tap would see; the tap goes in front of them."""
+
+
+def place_taps(coupling: Coupling) -> tuple[Tap, ...]:
+    """One tap for each tensor in which removable components are consumed.
+
+    A consumer reads behind the activation, so that ONNX Runtime's fusions of convolution,
+    normalisation and activation survive. In front of a flattening or of global pooling a
+    component is one channel with a map, not many features or a single number.
+
+    Parameters
+    ----------
+    coupling
+        Of the model.
+
+    Returns
+    -------
+    tuple of Tap
+        In the order of the graph, each tensor once.
+    """
+    placed: dict[str, Tap] = {}
+    for contraction in coupling.contractions:
+        if (coupling.of(contraction.ids) >= 0).any():
+            name, axis = _climb(coupling, contraction)
+            shape = coupling.view.shapes.get(name)
+            if axis > 0 and shape is not None and name in coupling.view.producer:
+                length = len(coupling.equations.axes[name][axis])  # type: ignore[arg-type]
+                placed.setdefault(name, Tap(name, axis, length, len(shape)))
+    return tuple(placed.values())
+
+
+def tap_components(coupling: Coupling, tap: Tap) -> NDArray[np.int64]:
+    """Component of each channel of a tap, shape (tap.length,); -1 where it can't be removed."""
+    ids = coupling.equations.axes[tap.tensor][tap.axis]
+    assert ids is not None
+    return coupling.of(ids)
+
+
+def _climb(coupling: Coupling, contraction: Contraction) -> tuple[str, int]:
+    """The tensor and axis behind the operators that only move or average."""
+    name, axis = contraction.node.inputs[contraction.input], contraction.axis
+    ids = contraction.ids
+    while (node := coupling.view.producer.get(name)) and node.op in CLIMBED and not node.domain:
+        axes = coupling.equations.axes.get(node.inputs[0], [])
+        carrying = [i for i, above in enumerate(axes) if above is not None]
+        if len(carrying) != 1:
+            break
+        above = axes[carrying[0]]
+        if above is None or not np.array_equal(np.unique(above), np.unique(ids)):
+            break
+        name, axis, ids = node.inputs[0], carrying[0], above
+    return name, axis

@@ -1,0 +1,180 @@
+"""The proof of an edit: the edited model against the original with the same components masked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from ..calibration.runner import open_session
+from ..errors import GateError
+from ..graph.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..graph.coupling import Coupling
+
+Feeds = Mapping[str, NDArray[Any]]
+
+TOLERANCE = 1e-4
+"""Largest deviation, relative to the largest output."""
+HALF_TOLERANCE = 2e-2
+"""The same for models whose outputs or weights are half precision."""
+UNKNOWN_LENGTH = 32
+"""Length that random inputs get along unknown axes behind the batch."""
+
+
+@dataclass(frozen=True)
+class Equality:
+    """How far two models' outputs lie apart.
+
+    Attributes
+    ----------
+    deviation
+        Largest absolute difference over the largest absolute value, over all outputs.
+    samples
+        Inputs that were compared.
+    tolerance
+        What is allowed.
+    origin
+        Where the inputs came from: "images" or "random inputs".
+    """
+
+    deviation: float
+    samples: int
+    tolerance: float
+    origin: str
+
+    def require(self) -> None:
+        """Raise GateError if the models differ by more than is allowed."""
+        if not self.deviation <= self.tolerance:
+            raise GateError(
+                f"the edited model differs from the masked original by {self.deviation:.1e} "
+                f"(allowed {self.tolerance:.0e}); nothing was written. Please report this model"
+            )
+
+
+def mask(coupling: Coupling, removed: NDArray[np.bool_]) -> onnx.ModelProto:
+    """The original with components set to zero where something sums over them.
+
+    Parameters
+    ----------
+    coupling
+        Of the original.
+    removed
+        Shape (components,).
+
+    Returns
+    -------
+    onnx.ModelProto
+        A copy, with a multiplication before each consumer of a removed component.
+    """
+    masked = onnx.ModelProto()
+    masked.CopyFrom(coupling.view.proto)
+    before: dict[int, list[onnx.NodeProto]] = defaultdict(list)
+    for contraction in coupling.contractions:
+        gone = coupling.gone(contraction.ids, removed)
+        if gone.any():
+            node = masked.graph.node[contraction.node.index]
+            name = node.input[contraction.input]
+            keep = _along(~gone, contraction.axis, coupling.view, name)
+            mask_name = f"{name}.mask.{contraction.node.index}.{contraction.input}"
+            keep_type = coupling.view.element_type(name) or onnx.TensorProto.FLOAT
+            masked.graph.initializer.append(
+                helper.make_tensor(mask_name, keep_type, keep.shape, keep.reshape(-1))
+            )
+            product = helper.make_node("Mul", [name, mask_name], [mask_name + ".product"])
+            node.input[contraction.input] = product.output[0]
+            before[contraction.node.index].append(product)
+    nodes = [n for i, node in enumerate(masked.graph.node) for n in (*before[i], node)]
+    # Extending from itself would copy after clearing, so the nodes are taken out first.
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del masked.graph.node[:]
+    masked.graph.node.extend(copies)
+    return masked
+
+
+def _along(keep: NDArray[np.bool_], axis: int, view: View, name: str) -> NDArray[np.float32]:
+    """The mask of one axis, shaped to be multiplied with a tensor."""
+    rank = view.rank(name) or axis + 1
+    return keep.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def compare(
+    reference: onnx.ModelProto,
+    candidate: onnx.ModelProto,
+    feeds: Sequence[Feeds],
+    device: str = "auto",
+    origin: str = "images",
+) -> Equality:
+    """Run both models on the same inputs.
+
+    Parameters
+    ----------
+    reference, candidate
+        Models with the same inputs and outputs.
+    feeds
+        Batches, each a mapping of input name to array.
+    device
+        As in `calibrate`.
+    origin
+        What the feeds are, for the record.
+    """
+    a, b = open_session(reference, device), open_session(candidate, device)
+    names = [output.name for output in reference.graph.output]
+    deviation, samples = 0.0, 0
+    for feed in feeds:
+        for x, y in zip(a.run(names, feed), b.run(names, feed), strict=True):
+            deviation = max(deviation, _deviation(x, y))
+        samples += len(next(iter(feed.values())))
+    tolerance = HALF_TOLERANCE if _is_half(reference) else TOLERANCE
+    return Equality(deviation, samples, tolerance, origin)
+
+
+def _deviation(x: NDArray[Any], y: NDArray[Any]) -> float:
+    if x.shape != y.shape:
+        return float("inf")
+    if x.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(x, y) else float("inf")
+    same = np.isnan(x) & np.isnan(y) | (x == y)
+    difference = np.where(same, 0.0, x.astype(np.float64) - y)
+    largest = float(np.abs(np.where(np.isfinite(x), x, 0)).max(initial=0))
+    worst = float(np.abs(difference).max(initial=0))
+    return worst / max(largest, float(np.finfo(np.float32).tiny))
+
+
+def _is_half(proto: onnx.ModelProto) -> bool:
+    halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return any(tensor.data_type in halves for tensor in proto.graph.initializer)
+
+
+def random_feeds(view: View, seed: int = 0, batch: int = 4) -> list[dict[str, NDArray[Any]]]:
+    """One batch of random inputs: standard normal, or zero and one for integers.
+
+    Parameters
+    ----------
+    view
+        Of the model.
+    seed
+        Of the generator.
+    batch
+        Length of a first axis that is unknown.
+    """
+    generator = np.random.default_rng(seed)
+    feed = {}
+    for name in view.inputs:
+        known = view.shapes.get(name, ())
+        shape = [
+            length or (batch if axis == 0 else UNKNOWN_LENGTH) for axis, length in enumerate(known)
+        ]
+        dtype = helper.tensor_dtype_to_np_dtype(view.element_type(name))
+        values = generator.standard_normal(shape)
+        feed[name] = (values if dtype.kind == "f" else values > 0).astype(dtype)
+    return [feed]

@@ -1,0 +1,33 @@
+"""What can go wrong through the user's input: one line each, and the exit code it ends in."""
+
+from __future__ import annotations
+
+
+class DisceditError(Exception):
+    """Base of all errors that a user can mend; the message is one line and names the mend."""
+
+    exit_code = 1
+
+
+class UsageError(DisceditError):
+    """An option that makes no sense here, or an environment that can't do what was asked."""
+
+    exit_code = 2
+
+
+class ModelError(DisceditError):
+    """The model can't be read, or is not one that this tool can work on."""
+
+    exit_code = 3
+
+
+class DataError(DisceditError):
+    """Images, labels or moments are missing, unreadable, or don't fit the model."""
+
+    exit_code = 4
+
+
+class GateError(DisceditError):
+    """A requested gate failed, or an edit could not be proved equal to the masked model."""
+
+    exit_code = 5

@@ -1,0 +1,170 @@
+"""What a model is worth on labelled images, and what it costs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from .calibration.runner import classifier_of, open_session, run_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+
+    from .calibration.data import ImageFolder
+    from .calibration.preprocess import Preprocess
+    from .calibration.runner import Classifier, Progress, Session
+    from .model import Model
+
+LATENCY_BATCHES = (1, 32)
+
+LATENCY_SECONDS = 2.0
+"""Time for all latency measurements together, warm-up included."""
+
+MIN_RUNS, MAX_RUNS = 3, 200
+
+FLOATS = frozenset(
+    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Accuracy, latency and size of a model.
+
+    Attributes
+    ----------
+    top1
+        Share of all images whose class has the highest score.
+    per_class : float64 (K,)
+        The same for the images of each class; NaN for a class with no images.
+    count : int64 (K,)
+        Images of each class.
+    class_names
+        The K classes.
+    latency_ms
+        By batch size, milliseconds from arrays in memory to scores in memory.
+    file_size
+        Bytes on disk, external data included.
+    parameters
+        See `count_parameters`.
+    device
+        Where it ran.
+    """
+
+    top1: float
+    per_class: npt.NDArray[np.float64]
+    count: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    latency_ms: Mapping[int, float]
+    file_size: int
+    parameters: int
+    device: str
+
+
+def evaluate(
+    model: Model,
+    data: ImageFolder,
+    preprocess: Preprocess,
+    *,
+    device: str = "auto",
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run a model over labelled images, then time it.
+
+    Parameters
+    ----------
+    model
+        The classifier.
+    data
+        The images.
+    preprocess
+        What becomes of each image.
+    device
+        See `calibration.session.open_session`.
+    batch_size
+        Images at a time, for the accuracy.
+    progress
+        Called after each batch with the images done and the images in all.
+
+    Raises
+    ------
+    UsageError
+        If there is no ONNX Runtime, or the device can't be had.
+    ModelError
+        If the model is not an image classifier, or can't be run.
+    DataError
+        If the images do not fit the model.
+    """
+    classifier = classifier_of(model)
+    hits = np.zeros(classifier.num_classes, np.int64)
+    with open_session(model.proto, device) as session:
+        for (logits,), labels in run_batches(
+            session,
+            classifier,
+            [classifier.output],
+            data,
+            preprocess,
+            batch_size=batch_size,
+            progress=progress,
+        ):
+            np.add.at(hits, labels[logits.argmax(axis=1) == labels], 1)
+        image = next(data.batches(preprocess, classifier.form, 1))[0]
+        latency = _latencies(session, classifier, image)
+    count = np.bincount(data.labels, minlength=classifier.num_classes)
+    return Evaluation(
+        top1=float(hits.sum() / count.sum()),
+        per_class=np.where(count > 0, hits / np.maximum(count, 1), np.nan),
+        count=count,
+        class_names=data.class_names,
+        latency_ms=latency,
+        file_size=model.file_size,
+        parameters=count_parameters(model.proto),
+        device=session.device,
+    )
+
+
+def count_parameters(model: onnx.ModelProto) -> int:
+    """Number of elements of all floating-point initializers of the main graph."""
+    return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in FLOATS)
+
+
+def _latencies(
+    session: Session, classifier: Classifier, image: npt.NDArray[np.float32]
+) -> dict[int, float]:
+    """Latency at each batch size of `LATENCY_BATCHES`, or at the only one the model takes."""
+    sizes = LATENCY_BATCHES if classifier.batch is None else (classifier.batch,)
+    budget = LATENCY_SECONDS / len(sizes)
+    return {
+        size: _median_ms(session, classifier, image.repeat(size, axis=0), budget) for size in sizes
+    }
+
+
+def _median_ms(
+    session: Session, classifier: Classifier, images: npt.NDArray[Any], budget: float
+) -> float:
+    """Median time of a run, in milliseconds.
+
+    The first quarter of the budget warms up: arenas are allocated, threads woken, caches filled.
+    A slow model gets its few runs also where they take longer than the budget, in seconds.
+    """
+    feeds, outputs = classifier.feeds(images), [classifier.output]
+    start = time.perf_counter()
+    session.run(outputs, feeds)
+    while time.perf_counter() - start < budget / 4:
+        session.run(outputs, feeds)
+    times: list[float] = []
+    while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and time.perf_counter() - start < budget):
+        before = time.perf_counter()
+        session.run(outputs, feeds)
+        times.append(time.perf_counter() - before)
+    return 1000 * statistics.median(times)

@@ -1,0 +1,1 @@
+"""What belongs together: axis variables, coupling, and the view of the graph beneath them."""

@@ -1,0 +1,310 @@
+"""Axis variables: which indices of which axes must be removed together.
+
+Every index of every axis that can carry components is an integer variable. A rule for each
+operator says which variables are equal and which are pinned; connected components of these
+equations are what can be removed (see `coupling.py`). Rules speak through a `Scope`, which is
+safe by construction: an axis that a rule does not mention is pinned, and so is everything that a
+node without a rule touches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from .view import Node, Shape, View
+
+
+class Unsupported(Exception):
+    """Raised by a rule that can't carry components through a node; the reason is its message."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The variables `start` to `stop` belong to one axis of one constant."""
+
+    tensor: str
+    axis: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A node sums over an axis of one of its inputs: here a removed component disappears.
+
+    Attributes
+    ----------
+    node, input, axis
+        The node, the position of its input, and the axis that it sums over.
+    ids
+        Variables of that axis.
+    weights
+        Variables of the constant that it is multiplied with, index by index, or None where both
+        factors are computed.
+    """
+
+    node: Node
+    input: int
+    axis: int
+    ids: NDArray[np.int64]
+    weights: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A number in the graph that says how long an axis is, and must follow a cut.
+
+    Attributes
+    ----------
+    node
+        The node that it belongs to.
+    place
+        Name of an attribute, or position of a constant input.
+    element
+        Position in a list, or None for a single number.
+    ids
+        The variables that it counts.
+    unit
+        How many of them make one (for `group`: the channels in a group).
+    """
+
+    node: Node
+    place: str | int
+    element: int | None
+    ids: NDArray[np.int64]
+    unit: int = 1
+
+
+@dataclass(frozen=True)
+class PinReason:
+    """Why variables can't be removed: the node that holds them, and what it does."""
+
+    ids: NDArray[np.int64]
+    node: Node | None
+    why: str
+
+
+class Equations:
+    """All that the rules said about one graph."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.count = 0
+        self.blocks: list[Block] = []
+        self.axes: dict[str, list[NDArray[np.int64] | None]] = {}
+        self.edges: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self.pins: list[PinReason] = []
+        self.contractions: list[Contraction] = []
+        self.extents: list[Extent] = []
+        # Tensors whose axes are fixed, with the reason: graph inputs, and what gave up.
+        self._opaque: dict[str, tuple[Node | None, str]] = dict.fromkeys(
+            view.inputs, (None, "graph input")
+        )
+        # Axes of constants that some rule passed over, whether or not they have variables yet.
+        self._passed_over: dict[tuple[str, int], tuple[Node | None, str]] = {}
+        self._allocated: dict[tuple[str, int], NDArray[np.int64]] = {}
+
+    def fresh(self, count: int) -> NDArray[np.int64]:
+        """New variables."""
+        self.count += count
+        return np.arange(self.count - count, self.count)
+
+    def axis(self, name: str, axis: int) -> NDArray[np.int64] | None:
+        """Variables of one axis; those of constants and fixed tensors are made on demand."""
+        if name in self.axes:
+            return self.axes[name][axis]
+        key = (name, axis)
+        if key not in self._allocated:
+            if name in self.view.initializers:
+                ids = self.fresh(self.view.initializers[name].dims[axis])
+                self.blocks.append(Block(name, axis, self.count - len(ids), self.count))
+            elif name in self._opaque:
+                length = self.view.shapes.get(name, ())[axis : axis + 1]
+                if not length or length[0] is None:
+                    return None
+                ids = self.fresh(length[0])
+                self.pin(ids, *self._opaque[name])
+            else:
+                return None
+            self._allocated[key] = ids
+        return self._allocated[key]
+
+    def give_up(self, node: Node, why: str) -> None:
+        """Pin all that a node reads, and fix what it makes."""
+        for name in filter(None, node.inputs):
+            self.pin_tensor(name, node, why)
+        for name in filter(None, node.outputs):
+            self.axes.pop(name, None)
+            self._opaque[name] = (node, why)
+
+    def pin(self, ids: NDArray[np.int64] | None, node: Node | None, why: str) -> None:
+        """Forbid the removal of these variables."""
+        if ids is not None and len(ids):
+            self.pins.append(PinReason(ids, node, why))
+
+    def pass_over(self, name: str, axis: int, node: Node | None, why: str) -> None:
+        """Pin an axis that a rule did not mention."""
+        if name in self.axes:
+            self.pin(self.axes[name][axis], node, why)
+        elif name in self.view.initializers:
+            self._passed_over.setdefault((name, axis), (node, why))
+
+    def pin_tensor(self, name: str, node: Node | None, why: str) -> None:
+        """Pin every axis of a tensor."""
+        for axis in range(self.view.rank(name) or len(self.axes.get(name, ()))):
+            self.pass_over(name, axis, node, why)
+
+    def close(self) -> None:
+        """Pin the graph's outputs, and what was passed over but got variables elsewhere."""
+        for name in self.view.outputs:
+            self.pin_tensor(name, None, "graph output")
+        for key, (node, why) in self._passed_over.items():
+            if key in self._allocated:
+                self.pin(self._allocated[key], node, why)
+
+
+class Scope:
+    """What a rule sees of one node, and how it speaks about it."""
+
+    def __init__(self, equations: Equations, node: Node) -> None:
+        self._equations = equations
+        self._mentioned: set[tuple[int, int]] = set()
+        self.node = node
+        self.view = equations.view
+        self.opset = self.view.opsets.get(node.domain, 1)
+
+    # --- what the node looks like
+
+    def has(self, position: int) -> bool:
+        """Whether the optional input at `position` is there."""
+        return position < len(self.node.inputs) and bool(self.node.inputs[position])
+
+    def shape(self, position: int = 0) -> Shape:
+        """Shape of an input."""
+        return self._known(self.node.inputs[position])
+
+    def output_shape(self, position: int = 0) -> Shape:
+        """Shape of an output."""
+        return self._known(self.node.outputs[position])
+
+    def _known(self, name: str) -> Shape:
+        shape = self.view.shapes.get(name)
+        if shape is None:
+            raise Unsupported("its shapes are unknown")
+        return shape
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute."""
+        return self.node.attributes.get(name, default)
+
+    def constant(self, position: int) -> NDArray[Any] | None:
+        """Value of a constant input; None if it is computed or not there."""
+        return self.view.constant(self.node.inputs[position]) if self.has(position) else None
+
+    def is_weight(self, position: int) -> bool:
+        """Whether an input is a constant whose variables are made on demand."""
+        return self.node.inputs[position] in self.view.initializers
+
+    def varies(self, position: int) -> bool:
+        """Whether an input depends on what the model is given."""
+        return self.node.inputs[position] in self.view.varying
+
+    # --- what the rule says
+
+    def ids(self, position: int, axis: int) -> NDArray[np.int64] | None:
+        """Variables of an axis of an input, which thereby counts as mentioned."""
+        self._mentioned.add((position, axis))
+        return self._equations.axis(self.node.inputs[position], axis)
+
+    def axes(self, position: int = 0) -> list[NDArray[np.int64] | None]:
+        """Variables of all axes of an input."""
+        return [self.ids(position, axis) for axis in range(len(self.shape(position)))]
+
+    def carries(self, position: int, axis: int) -> bool:
+        """Whether an axis of a computed input has variables; mentions nothing."""
+        axes = self._equations.axes.get(self.node.inputs[position])
+        return axes is not None and axes[axis] is not None
+
+    def equate(
+        self, a: NDArray[np.int64] | None, b: NDArray[np.int64] | None, why: str = ""
+    ) -> NDArray[np.int64] | None:
+        """Say that two axes are cut alike; returns the variables that stand for both."""
+        if a is None or b is None:
+            self.pin(b if a is None else a, why or "meets an axis that can't be cut")
+            return None
+        if a is not b:
+            self._equations.edges.append(tuple(np.broadcast_arrays(a, b)))  # type: ignore[arg-type]
+        return a
+
+    def pin(self, ids: NDArray[np.int64] | None, why: str) -> None:
+        """Say that these can't be removed."""
+        self._equations.pin(ids, self.node, why)
+
+    def pinned(self, length: int, why: str) -> NDArray[np.int64]:
+        """New variables that can't be removed, to stand beside others on one axis."""
+        ids = self._equations.fresh(length)
+        self.pin(ids, why)
+        return ids
+
+    def emit(self, axes: Sequence[NDArray[np.int64] | None], output: int = 0) -> None:
+        """Give an output its variables."""
+        if output < len(self.node.outputs) and self.node.outputs[output]:
+            self._equations.axes[self.node.outputs[output]] = list(axes)
+
+    def contract(self, position: int, axis: int, weights: NDArray[np.int64] | None = None) -> None:
+        """Say that the node sums over this axis of this input."""
+        ids = self.ids(position, axis)
+        if ids is not None:
+            record = Contraction(self.node, position, axis, ids, weights)
+            self._equations.contractions.append(record)
+
+    def extent(
+        self,
+        place: str | int,
+        ids: NDArray[np.int64] | None,
+        element: int | None = None,
+        unit: int = 1,
+    ) -> None:
+        """Say that an attribute or a constant input counts these variables."""
+        if ids is not None:
+            self._equations.extents.append(Extent(self.node, place, element, ids, unit))
+
+    def finish(self) -> None:
+        """Pin what the rule did not mention."""
+        for position, name in enumerate(self.node.inputs):
+            if name:
+                for axis in range(self.view.rank(name) or 0):
+                    if (position, axis) not in self._mentioned:
+                        self._equations.pass_over(name, axis, self.node, "works across this axis")
+
+
+def solve(view: View) -> Equations:
+    """Let every node's rule speak, in the order of the graph."""
+    from .rules import find_rule
+
+    equations = Equations(view)
+    for node in view.nodes:
+        scope = Scope(equations, node)
+        rule = find_rule(node.op, node.domain, scope.opset)
+        for name in node.captured:
+            equations.pin_tensor(name, node, "is used inside a subgraph")
+        if node.op == "Constant" and not node.domain:
+            continue
+        try:
+            if rule is None:
+                raise Unsupported("has no rule")
+            rule(scope)
+        except Unsupported as reason:
+            equations.give_up(node, str(reason))
+        else:
+            scope.finish()
+    equations.close()
+    return equations

@@ -1,0 +1,247 @@
+"""Components and groups: the connected components of what the rules said."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .axes import Block, Contraction, Equations, Extent, solve
+from .view import View
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Group:
+    """Components that meet the same axes of the same constants, ranked together.
+
+    Attributes
+    ----------
+    name
+        The constant that comes first in the graph among those that they meet.
+    components
+        Their numbers, ascending.
+    axes
+        (constant, axis) that they meet, in the order of the graph.
+    """
+
+    name: str
+    components: NDArray[np.int64]
+    axes: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What one node, or the graph's output, holds back.
+
+    Attributes
+    ----------
+    where
+        Operator and name of the node; empty for the graph's inputs and outputs.
+    why
+        The reason.
+    tensors
+        Constants of which some indices can't be removed for it.
+    indices
+        How many.
+    """
+
+    where: str
+    why: str
+    tensors: tuple[str, ...]
+    indices: int
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What of a model can be removed, and together with what.
+
+    Components are numbered from 0, group by group; -1 stands for what can't be removed.
+
+    Attributes
+    ----------
+    view
+        The graph.
+    labels
+        Connected component of each variable, shape (variables,).
+    component
+        Number of the removable component of each variable, or -1, shape (variables,).
+    groups
+        All groups, in the order of the graph.
+    equations
+        What the rules said.
+    """
+
+    view: View
+    labels: NDArray[np.int64]
+    component: NDArray[np.int64]
+    groups: tuple[Group, ...]
+    equations: Equations
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Axes of constants that have variables."""
+        return self.equations.blocks
+
+    @property
+    def contractions(self) -> list[Contraction]:
+        """Where components disappear."""
+        return self.equations.contractions
+
+    @property
+    def extents(self) -> list[Extent]:
+        """Numbers that follow a cut."""
+        return self.equations.extents
+
+    @cached_property
+    def size(self) -> int:
+        """Number of components."""
+        return sum(len(group.components) for group in self.groups)
+
+    @cached_property
+    def group_of(self) -> NDArray[np.int64]:
+        """Group of each component, shape (components,)."""
+        lengths = [len(group.components) for group in self.groups]
+        return np.repeat(np.arange(len(self.groups)), lengths)
+
+    def of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Components of some variables; -1 where they can't be removed."""
+        return self.component[ids]
+
+    def gone(self, ids: NDArray[np.int64], removed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of some variables belong to a removed component.
+
+        Parameters
+        ----------
+        ids
+            Variables.
+        removed
+            Shape (components,).
+        """
+        return np.append(removed, False)[self.component[ids]]
+
+    @cached_property
+    def silenceable(self) -> NDArray[np.bool_]:
+        """Components that constants multiply wherever they disappear, shape (components,).
+
+        Setting these constants to zero silences them without removing them.
+        """
+        able = np.ones(self.size + 1, dtype=bool)
+        for contraction in self.contractions:
+            if contraction.weights is None:
+                able[self.of(contraction.ids)] = False
+        return able[:-1]
+
+    @cached_property
+    def tensors(self) -> tuple[tuple[str, ...], ...]:
+        """For each group, the computed tensors that its components run through."""
+        through: dict[int, dict[str, None]] = {i: {} for i in range(len(self.groups))}
+        for name, axes in self.equations.axes.items():
+            for ids in axes:
+                if ids is not None:
+                    components = self.of(ids)
+                    for group in np.unique(self.group_of[components[components >= 0]]):
+                        through[int(group)][name] = None
+        return tuple(tuple(names) for names in through.values())
+
+    @cached_property
+    def pinned(self) -> tuple[Pinned, ...]:
+        """What can't be removed, by what holds it, the greatest first."""
+        labels, blocks = self.labels, self.blocks
+        reasons: dict[tuple[str, str], list[NDArray[np.int64]]] = defaultdict(list)
+        for pin in self.equations.pins:
+            where = f"{pin.node.op} {pin.node.label}" if pin.node else ""
+            reasons[where, pin.why].append(labels[pin.ids])
+        found = []
+        for (where, why), parts in reasons.items():
+            held = np.zeros(labels.max() + 1, dtype=bool)
+            held[np.concatenate(parts)] = True
+            counts = {b.tensor: int(held[labels[b.start : b.stop]].sum()) for b in blocks}
+            tensors = tuple(name for name, count in counts.items() if count)
+            if tensors:
+                found.append(Pinned(where, why, tensors, sum(counts.values())))
+        return tuple(sorted(found, key=lambda pinned: -pinned.indices))
+
+
+def analyse(proto: onnx.ModelProto) -> Coupling:
+    """Find out what of a model can be removed.
+
+    Every index of every axis that can carry components is a variable; operators equate and pin
+    variables, and connected components of these equations are removed as a whole or not at all.
+
+    Parameters
+    ----------
+    proto
+        A model; it is not changed.
+
+    Returns
+    -------
+    Coupling
+        Its components and groups, and what is pinned.
+    """
+    view = View(proto)
+    equations = solve(view)
+    labels = _labels(equations)
+    free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
+    for pin in equations.pins:
+        free[labels[pin.ids]] = False
+    members = _members(equations, labels, free)
+    by_signature: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for label, blocks in members.items():
+        by_signature[blocks].append(label)
+    number = np.full(len(free), -1)
+    groups = []
+    for signature, group_labels in sorted(by_signature.items()):
+        start = sum(len(group.components) for group in groups)
+        components = np.arange(start, start + len(group_labels))
+        number[group_labels] = components
+        groups.append(_group(equations, signature, components))
+    return Coupling(view, labels, number[labels], tuple(groups), equations)
+
+
+def _labels(equations: Equations) -> NDArray[np.int64]:
+    """Connected component of each variable."""
+    pairs = [np.stack([a.ravel(), b.ravel()]) for a, b in equations.edges]
+    a, b = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), dtype=np.int64)
+    size = equations.count
+    if not size:
+        return np.empty(0, dtype=np.int64)
+    matrix = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(size, size))
+    _, labels = connected_components(matrix.tocsr(), directed=False)
+    return labels.astype(np.int64)
+
+
+def _members(
+    equations: Equations, labels: NDArray[np.int64], free: NDArray[np.bool_]
+) -> dict[int, tuple[int, ...]]:
+    """The blocks that each free label meets."""
+    if not equations.blocks:
+        return {}
+    variables = np.concatenate([np.arange(b.start, b.stop) for b in equations.blocks])
+    block = np.repeat(
+        np.arange(len(equations.blocks)), [b.stop - b.start for b in equations.blocks]
+    )
+    pairs = np.unique(np.stack([labels[variables], block], axis=1)[free[labels[variables]]], axis=0)
+    starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
+    ends = np.append(starts[1:], len(pairs))
+    return {
+        int(pairs[i, 0]): tuple(pairs[i:j, 1].tolist()) for i, j in zip(starts, ends, strict=True)
+    }
+
+
+def _group(
+    equations: Equations, signature: tuple[int, ...], components: NDArray[np.int64]
+) -> Group:
+    """A group, named after the first weight (not bias or statistic) that it meets."""
+    blocks = [equations.blocks[i] for i in signature]
+    dims = equations.view.initializers
+    named = next((b for b in blocks if len(dims[b.tensor].dims) > 1), blocks[0])
+    return Group(named.tensor, components, tuple((b.tensor, b.axis) for b in blocks))

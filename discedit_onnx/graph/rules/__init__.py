@@ -1,0 +1,14 @@
+"""What each operator does to axes: one small function per operator.
+
+A rule takes a `Scope` and says, for the node before it, which axes are cut alike (`equate`), which
+axis is summed over (`contract`), which numbers follow a cut (`extent`), and what the outputs carry
+(`emit`). What it does not mention is pinned. It raises `Unsupported` with a reason where it can't
+carry components.
+"""
+
+from __future__ import annotations
+
+from . import convolution, elementwise, linear, normalisation, reduction, shape  # noqa: F401
+from .registry import Rule, find_rule, known_operators
+
+__all__ = ["Rule", "find_rule", "known_operators"]

@@ -1,0 +1,73 @@
+"""Operators that work on each element by itself, with broadcasting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..axes import Unsupported
+from .registry import rule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..axes import Scope
+
+UNARY = (
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike",
+    "Ceil", "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg",
+    "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
+    "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+)  # fmt: skip
+
+BROADCAST = (
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu",
+    "Pow", "Sub", "Sum", "Where", "Xor",
+)  # fmt: skip
+
+
+@rule(*UNARY)
+def unary(scope: Scope) -> None:
+    """The outputs have the axes of the first input; further inputs are single numbers."""
+    axes = scope.axes(0)
+    for output in range(len(scope.node.outputs)):
+        scope.emit(axes, output)
+
+
+@rule(*BROADCAST)
+def broadcast(scope: Scope) -> None:
+    """Inputs are aligned at their last axes; those of equal length are cut alike."""
+    positions = [i for i in range(len(scope.node.inputs)) if scope.has(i)]
+    rank = max(len(scope.shape(i)) for i in positions)
+    scope.emit([broadcast_axis(scope, positions, axis - rank) for axis in range(rank)])
+
+
+def broadcast_axis(scope: Scope, positions: list[int], axis: int) -> NDArray[np.int64] | None:
+    """Variables of one axis (counted from the end) of what inputs broadcast to."""
+    present = [i for i in positions if len(scope.shape(i)) >= -axis]
+    lengths = {i: scope.shape(i)[axis] for i in present}
+    if None in lengths.values():
+        return _unknown_length(scope, lengths, axis)
+    longest = max(length for length in lengths.values() if length is not None)
+    full = [i for i, length in lengths.items() if length == longest]
+    weights = all(scope.is_weight(i) for i in full)
+    if longest == 1 or not (weights or any(scope.carries(i, _front(scope, i, axis)) for i in full)):
+        return None
+    out = scope.ids(full[0], _front(scope, full[0], axis))
+    for i in full[1:]:
+        out = scope.equate(out, scope.ids(i, _front(scope, i, axis)))
+    return out
+
+
+def _front(scope: Scope, position: int, axis: int) -> int:
+    """The axis counted from the front."""
+    return axis + len(scope.shape(position))
+
+
+def _unknown_length(scope: Scope, lengths: dict[int, int | None], axis: int) -> None:
+    """An unknown length may be 1 or full: nothing can be said of what it meets."""
+    for i in lengths:
+        if scope.carries(i, _front(scope, i, axis)):
+            raise Unsupported("an axis that it broadcasts has an unknown length")

@@ -1,0 +1,262 @@
+"""Operators that move, merge, split and repeat axes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..axes import Unsupported
+from .elementwise import broadcast_axis
+from .registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ..axes import Scope
+    from ..view import Shape
+
+
+@rule("Transpose")
+def transpose(scope: Scope) -> None:
+    """Axes change places."""
+    axes = scope.axes(0)
+    order = scope.attribute("perm", list(range(len(axes)))[::-1])
+    scope.emit([axes[i] for i in order])
+
+
+@rule("Squeeze")
+def squeeze(scope: Scope) -> None:
+    """Axes of length one go away."""
+    shape = scope.shape(0)
+    given = _axes_argument(scope)
+    if given is None:
+        if None in shape:
+            raise Unsupported("drops axes of unknown length")
+        given = [axis for axis, length in enumerate(shape) if length == 1]
+    dropped = {axis % len(shape) for axis in given}
+    scope.emit([scope.ids(0, axis) for axis in range(len(shape)) if axis not in dropped])
+
+
+@rule("Unsqueeze")
+def unsqueeze(scope: Scope) -> None:
+    """Axes of length one come in."""
+    given = _axes_argument(scope)
+    if given is None:
+        raise Unsupported("has no axes")
+    axes = iter(scope.axes(0))
+    rank = len(scope.shape(0)) + len(given)
+    added = {axis % rank for axis in given}
+    scope.emit([None if axis in added else next(axes) for axis in range(rank)])
+
+
+def _axes_argument(scope: Scope) -> list[int] | None:
+    """`axes`, an attribute at first and an input since opset 13."""
+    if scope.has(1):
+        constant = scope.constant(1)
+        if constant is None:
+            raise Unsupported("its axes are computed in the graph")
+        return [int(axis) for axis in constant.reshape(-1)]
+    return scope.attribute("axes")  # type: ignore[no-any-return]
+
+
+@rule("Flatten")
+def flatten(scope: Scope) -> None:
+    """Two axes: all before `axis` merged, and all from it on."""
+    shape = scope.shape(0)
+    split = scope.attribute("axis", 1)
+    split = split + len(shape) if split < 0 else split
+    axes = list(range(len(shape)))
+    scope.emit([merge(scope, shape, axes[:split]), merge(scope, shape, axes[split:])])
+
+
+@rule("Reshape")
+def reshape(scope: Scope) -> None:
+    """Axes are merged and split; a split axis is carried by the first of its parts.
+
+    Splitting C into (a, b) ties the b components in each of the a parts together: they go as a
+    whole, as heads and shuffle groups do.
+    """
+    target = scope.constant(1)
+    if target is None:
+        raise Unsupported("its target shape is computed in the graph")
+    shape, out_shape = scope.shape(0), scope.output_shape(0)
+    out: list[NDArray[np.int64] | None] = [None] * len(out_shape)
+    for before, after in _match(shape, out_shape):
+        merged = merge(scope, shape, before)
+        parts = [axis for axis in after if out_shape[axis] != 1]
+        if merged is None or not parts:
+            scope.pin(merged, "is reshaped to nothing")
+            continue
+        first, length = parts[0], out_shape[parts[0]]
+        if length is None:
+            raise Unsupported("splits an axis into parts of unknown length")
+        rows = merged.reshape(length, -1)
+        if not (rows == rows[:, :1]).all():
+            scope.equate(rows[:, :1], rows)
+        out[first] = rows[:, 0]
+        if target[first] > 0:
+            scope.extent(1, out[first], element=first)
+        elif target[first] == 0 and first not in before:
+            raise Unsupported("copies the length of another axis")
+    scope.emit(out)
+
+
+def _match(shape: Shape, out_shape: Shape) -> list[tuple[list[int], list[int]]]:
+    """Runs of input axes and of output axes that hold the same elements.
+
+    A batch axis of unknown length matches only a first axis that is unknown as well, and only if
+    the rest of both shapes holds equally many elements.
+    """
+    pairs: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    if shape and out_shape and shape[0] is None and out_shape[0] is None:
+        pairs, i, j = [([0], [0])], 1, 1
+    if None in shape[i:] or None in out_shape[j:]:
+        raise Unsupported("reshapes axes of unknown length")
+    if math.prod(_known(shape[i:])) != math.prod(_known(out_shape[j:])):
+        raise Unsupported("mixes the batch with other axes")
+    known, out_known = (*shape[:i], *_known(shape[i:])), (*out_shape[:j], *_known(out_shape[j:]))
+    while i < len(shape) or j < len(out_shape):
+        before, after = [], []
+        a = b = 1
+        while a != b or not (before or after):
+            if (a <= b and i < len(shape)) or j == len(out_shape):
+                a *= known[i] or 1
+                before.append(i)
+                i += 1
+            else:
+                b *= out_known[j] or 1
+                after.append(j)
+                j += 1
+        pairs.append((before, after))
+    return pairs
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(length for length in shape if length is not None)
+
+
+def merge(scope: Scope, shape: Shape, axes: list[int]) -> NDArray[np.int64] | None:
+    """Variables of the axis that several axes of input 0 are merged into.
+
+    Exactly one of them may carry components; index (i, j) of the merged axis belongs to what
+    carries it.
+    """
+    carrying = [a for a in axes if scope.carries(0, a) or (scope.is_weight(0) and shape[a] != 1)]
+    if not carrying:
+        return None
+    if len(carrying) > 1 or None in [shape[axis] for axis in axes]:
+        if len(axes) == 1:
+            return scope.ids(0, axes[0])
+        for axis in carrying:
+            scope.pin(scope.ids(0, axis), "is merged with an axis that it can't be told from")
+        return None
+    (axis,) = carrying
+    outer = math.prod(_known([shape[a] for a in axes if a < axis]))
+    inner = math.prod(_known([shape[a] for a in axes if a > axis]))
+    ids = scope.ids(0, axis)
+    return None if ids is None else np.tile(ids.repeat(inner), outer)
+
+
+@rule("Concat")
+def concat(scope: Scope) -> None:
+    """One axis is strung together, the others are cut alike."""
+    positions = [i for i in range(len(scope.node.inputs)) if scope.has(i)]
+    rank = len(scope.shape(positions[0]))
+    along = scope.attribute("axis", 0) % rank
+    out = [
+        None if axis == along else broadcast_axis(scope, positions, axis - rank)
+        for axis in range(rank)
+    ]
+    if any(scope.carries(i, along) for i in positions):
+        out[along] = np.concatenate([_segment(scope, i, along) for i in positions])
+    scope.emit(out)
+
+
+def _segment(scope: Scope, position: int, axis: int) -> NDArray[np.int64]:
+    ids = scope.ids(position, axis)
+    if ids is not None:
+        return ids
+    length = scope.shape(position)[axis]
+    if length is None:
+        raise Unsupported("strings together parts of unknown length")
+    return scope.pinned(length, "is strung together with it")
+
+
+@rule("Split")
+def split(scope: Scope) -> None:
+    """One axis is cut into parts; equal parts that no number describes stay equal."""
+    axes = scope.axes(0)
+    along = scope.attribute("axis", 0) % len(axes)
+    ids = axes[along]
+    lengths = [scope.output_shape(i)[along] for i in range(len(scope.node.outputs))]
+    if ids is None:
+        for output in range(len(lengths)):
+            scope.emit(axes, output)
+        return
+    if None in lengths or sum(_known(lengths)) != len(ids):
+        raise Unsupported("splits into parts of unknown length")
+    parts = np.split(ids, np.cumsum(_known(lengths))[:-1])
+    place: str | int | None = 1 if scope.has(1) else None
+    if scope.attribute("split") is not None:
+        place = "split"
+    elif place == 1 and scope.constant(1) is None:
+        raise Unsupported("its parts are computed in the graph")
+    if place is None and len(set(lengths)) > 1:
+        raise Unsupported("splits into unequal parts")
+    for output, part in enumerate(parts):
+        scope.emit([part if axis == along else axes[axis] for axis in range(len(axes))], output)
+        if place is None:
+            scope.equate(parts[0], part)
+        else:
+            scope.extent(place, part, element=output)
+
+
+@rule("Pad")
+def pad(scope: Scope) -> None:
+    """Padded axes carry nothing, the others pass."""
+    rank = len(scope.shape(0))
+    pads = scope.attribute("pads") if scope.opset < 11 else _list(scope.constant(1))
+    if pads is None:
+        raise Unsupported("its padding is computed in the graph")
+    axes = list(range(rank))
+    if scope.has(3):
+        given = _list(scope.constant(3))
+        if given is None:
+            raise Unsupported("its axes are computed in the graph")
+        axes = [int(axis) % rank for axis in given]
+    padded = {axis for i, axis in enumerate(axes) if pads[i] or pads[i + len(axes)]}
+    if any(scope.carries(0, axis) for axis in padded):
+        raise Unsupported("pads an axis that carries components")
+    scope.emit([None if axis in padded else scope.ids(0, axis) for axis in range(rank)])
+
+
+@rule("Resize", "Upsample")
+def resize(scope: Scope) -> None:
+    """Axes that keep their length pass; the sizes that are written down follow."""
+    if scope.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise Unsupported("crops while it resizes")
+    shape, out_shape = scope.shape(0), scope.output_shape(0)
+    ratios = scope.constant(2 if scope.node.op == "Resize" and scope.opset >= 11 else 1)
+    sizes = scope.constant(3)
+    axes = [axis % len(shape) for axis in scope.attribute("axes", range(len(shape)))]
+    if ratios is not None and ratios.size:
+        same = {axis for axis, ratio in zip(axes, ratios, strict=True) if ratio == 1}
+    elif sizes is not None or scope.attribute("scales") is not None:
+        same = {axis for axis in axes if shape[axis] and shape[axis] == out_shape[axis]}
+    else:
+        raise Unsupported("its sizes are computed in the graph")
+    same |= set(range(len(shape))) - set(axes)
+    out = [scope.ids(0, axis) if axis in same else None for axis in range(len(shape))]
+    if sizes is not None:
+        for element, axis in enumerate(axes):
+            scope.extent(3, out[axis], element=element)
+    scope.emit(out)
+
+
+def _list(constant: NDArray[np.int64] | None) -> list[int] | None:
+    return None if constant is None else [int(x) for x in constant.reshape(-1)]

@@ -1,0 +1,249 @@
+"""A read-only view of a model's graph: nodes, links, shapes and constants.
+
+The one module that knows onnx-graphsurgeon. The view is made of a skeleton of the model, without
+the bytes of its large weights, so that looking at a graph costs neither their memory nor their
+time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ..model import DEFAULT_DOMAINS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+SMALL = 4096
+"""Elements up to which a constant is kept in the skeleton: it may be a shape."""
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the main graph.
+
+    Attributes
+    ----------
+    index
+        Its position in `graph.node`.
+    op, domain, name
+        As in the protobuf; the default domain is "".
+    inputs, outputs
+        Tensor names; an omitted one is "".
+    attributes
+        Python values: int, float, str, lists, arrays.
+    captured
+        Tensors of the main graph that its subgraphs read.
+    """
+
+    index: int
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    captured: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What people know it by."""
+        return self.name or next((name for name in self.outputs if name), f"node {self.index}")
+
+
+class View:
+    """Nodes in topological order, with what surrounds them.
+
+    Attributes
+    ----------
+    nodes
+        In the order of the file.
+    inputs, outputs
+        Names of the graph's inputs (without initializers) and outputs.
+    shapes
+        Tensor name to shape; unknown dimensions are None. Tensors of unknown rank are absent.
+    initializers
+        Name to the tensor proto that holds a weight: an initializer or a Constant node's value.
+    producer, consumers
+        Tensor name to the node that makes it, and to (node, input position) that read it.
+    varying
+        Tensors that depend on the graph's inputs.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self.proto = proto
+        self.opsets = {
+            "" if o.domain in DEFAULT_DOMAINS else o.domain: o.version for o in proto.opset_import
+        }
+        self.initializers = weight_tensors(proto)
+        self.inputs = tuple(i.name for i in proto.graph.input if i.name not in self.initializers)
+        self.outputs = tuple(o.name for o in proto.graph.output)
+        typed = infer_shapes(proto)
+        self.types = {name: info.type.tensor_type for name, info in _values(typed)}
+        self.shapes: dict[str, Shape] = {
+            name: _shape(kind) for name, kind in self.types.items() if kind.HasField("shape")
+        }
+        self.shapes |= {name: tuple(t.dims) for name, t in self.initializers.items()}
+        self.nodes = tuple(_nodes(typed))
+        self.producer = {name: node for node in self.nodes for name in node.outputs if name}
+        self.consumers: dict[str, list[tuple[Node, int]]] = defaultdict(list)
+        self.varying = set(self.inputs)
+        for node in self.nodes:
+            for position, name in enumerate(node.inputs):
+                if name:
+                    self.consumers[name].append((node, position))
+            if not self.varying.isdisjoint((*node.inputs, *node.captured)):
+                self.varying.update(filter(None, node.outputs))
+
+    def rank(self, name: str) -> int | None:
+        """Number of axes of a tensor, where it is known."""
+        shape = self.shapes.get(name)
+        return None if shape is None else len(shape)
+
+    def element_type(self, name: str) -> int:
+        """`TensorProto.DataType` of a tensor; 0 where it is unknown."""
+        if name in self.initializers:
+            return self.initializers[name].data_type
+        return self.types[name].elem_type if name in self.types else 0
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """Value of a constant tensor, also behind Identity; None for a computed one."""
+        while name not in self.initializers:
+            node = self.producer.get(name)
+            if node is None:
+                return None
+            if node.op == "Constant":
+                return _constant_value(node)
+            if node.op != "Identity":
+                return None
+            name = node.inputs[0]
+        return numpy_helper.to_array(self.initializers[name])
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Constants that count as parameters: floating point, with at least one axis."""
+        return tuple(
+            name
+            for name, tensor in self.initializers.items()
+            if tensor.dims and is_float(tensor.data_type)
+        )
+
+
+def is_float(data_type: int) -> bool:
+    """Whether a `TensorProto.DataType` is floating point."""
+    proto = onnx.TensorProto
+    return data_type in (proto.FLOAT, proto.FLOAT16, proto.BFLOAT16, proto.DOUBLE)
+
+
+def weight_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The tensors of all initializers and Constant nodes, by the name that the graph reads."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.domain in DEFAULT_DOMAINS:
+            tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+    return tensors
+
+
+def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A skeleton of the model with the shapes that follow from its inputs and weights."""
+    return onnx.shape_inference.infer_shapes(_skeleton(proto), data_prop=True)
+
+
+def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the bytes of large weights and without stale shapes."""
+    skeleton = onnx.ModelProto(ir_version=proto.ir_version)
+    skeleton.opset_import.extend(proto.opset_import)
+    skeleton.functions.extend(proto.functions)
+    graph = skeleton.graph
+    graph.name = proto.graph.name
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    graph.sparse_initializer.extend(proto.graph.sparse_initializer)
+    for tensor in proto.graph.initializer:
+        graph.initializer.append(_lighten(tensor))
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and any(_elements(a.t) > SMALL for a in node.attribute):
+            (large,) = (_lighten(a.t) for a in node.attribute if a.name == "value")
+            large.name = node.output[0]
+            graph.node.add(op_type="Constant", output=node.output, name=node.name)
+            graph.node[-1].attribute.append(onnx.helper.make_attribute("value", large))
+        else:
+            graph.node.append(node)
+    return skeleton
+
+
+def _elements(tensor: onnx.TensorProto) -> int:
+    return int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
+
+
+def _lighten(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """The tensor itself if it is small, else one of the same name, type and shape, empty."""
+    if _elements(tensor) <= SMALL:
+        return tensor
+    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+
+
+def _values(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ValueInfoProto]]:
+    graph = model.graph
+    for info in (*graph.value_info, *graph.input, *graph.output):
+        if info.type.HasField("tensor_type"):
+            yield info.name, info
+
+
+def _shape(kind: onnx.TypeProto.Tensor) -> Shape:
+    return tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[Node]:
+    import onnx_graphsurgeon as gs
+    from onnx_graphsurgeon.logger import G_LOGGER
+
+    G_LOGGER.severity = G_LOGGER.ERROR  # it writes warnings to standard output
+    graph = gs.import_onnx(model)
+    for index, node in enumerate(graph.nodes):
+        subgraphs = [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+        yield Node(
+            index=index,
+            op=node.op,
+            domain="" if (node.domain or "") in DEFAULT_DOMAINS else node.domain,
+            name=node.name,
+            inputs=tuple(tensor.name for tensor in node.inputs),
+            outputs=tuple(tensor.name for tensor in node.outputs),
+            attributes={k: v for k, v in node.attrs.items() if not isinstance(v, gs.Graph)},
+            captured=tuple({name for subgraph in subgraphs for name in _captures(subgraph, gs)}),
+        )
+
+
+def _captures(graph: Any, gs: Any) -> Iterator[str]:
+    """Names that a subgraph reads and does not make itself."""
+    own = {tensor.name for tensor in graph.inputs}
+    own |= {tensor.name for node in graph.nodes for tensor in node.outputs}
+    for tensor in graph.outputs:
+        if tensor.name not in own:
+            yield tensor.name
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            if tensor.name and tensor.name not in own:
+                yield tensor.name
+        for value in node.attrs.values():
+            if isinstance(value, gs.Graph):
+                yield from (name for name in _captures(value, gs) if name not in own)
+
+
+def _constant_value(node: Node) -> NDArray[Any] | None:
+    """Value of a Constant node that holds a plain number or a list of them."""
+    for key in ("value_int", "value_ints", "value_float", "value_floats"):
+        if key in node.attributes:
+            return np.asarray(node.attributes[key])
+    return None

@@ -1,0 +1,153 @@
+"""What a model is, and what of it could be removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .editing.budget import removable
+from .graph.cost import ParameterCount, count_macs
+from .graph.coupling import analyse
+from .graph.rules import find_rule
+
+if TYPE_CHECKING:
+    from .graph.coupling import Coupling, Group, Pinned
+    from .graph.view import View
+    from .model import Model
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, element type and shape ("?" or a name for open lengths) of an input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GroupInfo:
+    """A prunable group.
+
+    Attributes
+    ----------
+    name
+        The weight that it is named after.
+    components
+        How many there are.
+    size
+        Parameters that go with one of them.
+    weights
+        (constant, axis) that are cut.
+    tensors
+        Computed tensors that they run through.
+    """
+
+    name: str
+    components: int
+    size: int
+    weights: tuple[tuple[str, int], ...]
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found.
+
+    Attributes
+    ----------
+    inputs, outputs
+        Of the graph.
+    opsets
+        Domain to version.
+    parameters
+        Elements of floating-point constants.
+    macs
+        Multiply-accumulates for one sample, or None where shapes are open.
+    groups
+        What can be removed.
+    pinned
+        What can't, and why.
+    unknown
+        Operators that have no rule, with how often they occur.
+    removable_share
+        Share of the parameters that can be removed when each group keeps one component.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    opsets: dict[str, int]
+    parameters: int
+    macs: int | None
+    groups: tuple[GroupInfo, ...]
+    pinned: tuple[Pinned, ...]
+    unknown: dict[str, int]
+    removable_share: float
+
+
+def inspect(model: Model) -> Inspection:
+    """Look at a model without running it.
+
+    Parameters
+    ----------
+    model
+        Any ONNX model.
+
+    Returns
+    -------
+    Inspection
+    """
+    coupling = analyse(model.proto)
+    view = coupling.view
+    count = ParameterCount(coupling)
+    most = np.zeros(coupling.size, dtype=bool)
+    most[removable(coupling, np.zeros(coupling.size))] = True
+    return Inspection(
+        inputs=_describe(view, view.inputs),
+        outputs=_describe(view, view.outputs),
+        opsets=dict(view.opsets),
+        parameters=count.total,
+        macs=count_macs(view),
+        groups=tuple(_group(coupling, count, i) for i in range(len(coupling.groups))),
+        pinned=coupling.pinned,
+        unknown=_unknown(view),
+        removable_share=1 - count.left(most) / count.total if count.total else 0.0,
+    )
+
+
+def _describe(view: View, names: tuple[str, ...]) -> tuple[TensorInfo, ...]:
+    from onnx import TensorProto
+
+    described = []
+    for name in names:
+        kind = view.types[name]
+        shape = tuple(d.dim_param or d.dim_value or "?" for d in kind.shape.dim)
+        dtype = TensorProto.DataType.Name(kind.elem_type).lower()
+        described.append(TensorInfo(name, dtype, shape))
+    return tuple(described)
+
+
+def _group(coupling: Coupling, count: ParameterCount, index: int) -> GroupInfo:
+    group: Group = coupling.groups[index]
+    one = np.zeros(coupling.size, dtype=bool)
+    one[group.components[0]] = True
+    return GroupInfo(
+        name=group.name,
+        components=len(group.components),
+        size=count.total - count.left(one),
+        weights=group.axes,
+        tensors=coupling.tensors[index],
+    )
+
+
+def _unknown(view: View) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for node in view.nodes:
+        if node.op == "Constant" and not node.domain:
+            continue
+        if find_rule(node.op, node.domain, view.opsets.get(node.domain, 1)) is None:
+            name = f"{node.domain}.{node.op}" if node.domain else node.op
+            found[name] = found.get(name, 0) + 1
+    return found

@@ -1,0 +1,190 @@
+"""The model as a file: load, hash, what its metadata says, and an atomic save."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from .errors import ModelError, UsageError
+
+CLASS_NAMES_KEY = "discedit.class_names"
+PREPROCESS_KEY = "discedit.preprocess"
+DEFAULT_DOMAINS = ("", "ai.onnx")
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Bytes above which weights must lie in a file of their own (protobuf ends at 2 GiB)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model and the files that it came from.
+
+    Attributes
+    ----------
+    proto
+        The whole model, external data loaded into it. Never changed in place.
+    path
+        The file that it was read from.
+    external
+        The external data files that it referred to, in name order.
+    """
+
+    proto: onnx.ModelProto
+    path: Path
+    external: tuple[Path, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the file and then of its external data files."""
+        digest = hashlib.sha256()
+        for file in (self.path, *self.external):
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The model's `metadata_props`."""
+        return {prop.key: prop.value for prop in self.proto.metadata_props}
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Class names from the metadata, in the order of the outputs."""
+        text = self.metadata.get(CLASS_NAMES_KEY)
+        if text is None:
+            return None
+        try:
+            names = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{self.path}: metadata {CLASS_NAMES_KEY} is not JSON") from error
+        return tuple(str(name) for name in names)
+
+    @cached_property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        versions = [o.version for o in self.proto.opset_import if o.domain in DEFAULT_DOMAINS]
+        return max(versions, default=1)
+
+    @cached_property
+    def file_size(self) -> int:
+        """Bytes on disk, external data included."""
+        return sum(file.stat().st_size for file in (self.path, *self.external))
+
+
+def load(path: str | Path) -> Model:
+    """Read an ONNX model, external data included.
+
+    Parameters
+    ----------
+    path
+        The `.onnx` file.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, it is not ONNX or truncated, or external data is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path}: not an ONNX model, or a truncated one") from error
+    if not proto.ir_version or not proto.graph.output:
+        raise ModelError(f"{path}: not an ONNX model, or a truncated one")
+    external = _external_files(path, proto)
+    for file in external:
+        if not file.is_file():
+            raise ModelError(f"{path}: its weights lie in {file.name}, which is missing beside it")
+    if external:
+        try:
+            load_external_data_for_model(proto, str(path.parent))
+        except Exception as error:  # onnx raises several kinds for a short or unsafe file
+            raise ModelError(
+                f"{path}: external data can't be read: {_first_line(error)}"
+            ) from error
+    return Model(proto, path, external)
+
+
+def _external_files(path: Path, proto: onnx.ModelProto) -> tuple[Path, ...]:
+    """The files that initializers of the main graph refer to."""
+    names = {
+        entry.value
+        for tensor in proto.graph.initializer
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(sorted(path.parent / name for name in names))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def check_output(source: Model, path: Path, force: bool = False) -> None:
+    """Refuse an output path that is the input, exists already, or has no folder.
+
+    Raises
+    ------
+    UsageError
+        Naming the mend. `force` allows an existing file, never the input itself.
+    """
+    if path.exists() and path.resolve() in {f.resolve() for f in (source.path, *source.external)}:
+        raise UsageError(f"{path}: the output would overwrite the input; choose another name")
+    if path.exists() and not force:
+        raise UsageError(f"{path}: exists already; use --force to overwrite it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder for the output")
+
+
+def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = False) -> None:
+    """Write `proto` at `path`, all of it or nothing.
+
+    The files are written under a temporary name in the same folder, checked by
+    `onnx.checker` with shape inference, and renamed. Weights go to `path` + `.data` where the
+    source kept them outside too, or where protobuf's limit demands it. Where `proto` is the
+    source's own, unchanged, and its weights lie inside, the file is copied byte for byte.
+
+    Raises
+    ------
+    UsageError
+        If the output is the input, or exists and `force` is not set.
+    ModelError
+        If the result does not pass the checker; nothing is written then.
+    """
+    path = Path(path)
+    check_output(source, path, force)
+    with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        if proto is source.proto and not source.external:
+            shutil.copyfile(source.path, temporary)
+        else:
+            _write(proto, temporary, external=bool(source.external))
+        try:
+            onnx.checker.check_model(str(temporary), full_check=True)
+        except Exception as error:
+            raise ModelError(f"the edited model is not valid: {_first_line(error)}") from error
+        # The model comes last: it is what makes the data file reachable.
+        for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
+            file.replace(path.parent / file.name)
+
+
+def _write(proto: onnx.ModelProto, path: Path, external: bool) -> None:
+    """Serialise, with weights in a file beside it where they must be."""
+    if not external and proto.ByteSize() < PROTOBUF_LIMIT:
+        onnx.save(proto, str(path))
+        return
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    onnx.save(copy, str(path), save_as_external_data=True, location=path.name + ".data")

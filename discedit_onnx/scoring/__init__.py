@@ -1,0 +1,1 @@
+"""From moments to scores: lower bounds on the total variation distance between classes."""

@@ -1,0 +1,156 @@
+"""Taps: what they compute, and that they change nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+from tiny_models import HEIGHT, TAPS, WIDTH, classifier
+
+from discedit_onnx.calibration.taps import FEATURES, Tap, augment
+
+
+def run(model: onnx.ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True))
+
+
+def statistics(model: onnx.ModelProto, taps: tuple[Tap, ...], images: np.ndarray) -> list:
+    """The added outputs, per tap one array for each feature."""
+    tapped = augment(model, taps)
+    onnx.checker.check_model(tapped, full_check=True)
+    values = list(run(tapped, images).values())[len(model.graph.output) :]
+    size = len(FEATURES)
+    return [values[i * size : (i + 1) * size] for i in range(len(taps))]
+
+
+def expected(tensor: np.ndarray, tap: Tap) -> list[np.ndarray]:
+    x = np.moveaxis(tensor.astype(np.float64), tap.axis, 1)
+    x = x.reshape(*x.shape[:2], -1)
+    return [x.mean(axis=2), np.square(x).mean(axis=2)]
+
+
+def images(count: int = 7, height: int = HEIGHT, width: int = WIDTH, dtype=np.float32):
+    return np.random.default_rng(2).normal(size=(count, 1, height, width)).astype(dtype)
+
+
+def assert_statistics(model, full, taps, x, rtol=2e-6):
+    tensors = run(full, x)
+    for tap, found in zip(taps, statistics(model, taps, x), strict=True):
+        for value, want in zip(found, expected(tensors[tap.tensor], tap), strict=True):
+            assert value.dtype == np.float32
+            assert value.shape == (len(x), tap.length)
+            np.testing.assert_allclose(value, want, rtol=rtol, atol=rtol * np.abs(want).max())
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 18, 20, 21])
+def test_equals_numpy_on_full_tensors(opset):
+    names = tuple(tap.tensor for tap in TAPS)
+    full = classifier(opset, extra_outputs=names)
+    assert_statistics(classifier(opset), full, TAPS, images())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(TensorProto.FLOAT16, 2e-3), (TensorProto.DOUBLE, 2e-6)]
+)
+def test_other_float_types_are_reduced_in_float32(dtype, rtol):
+    names = tuple(tap.tensor for tap in TAPS)
+    x = images(dtype=helper.tensor_dtype_to_np_dtype(dtype))
+    full = classifier(dtype=dtype, extra_outputs=names)
+    assert_statistics(classifier(dtype=dtype), full, TAPS, x, rtol)
+
+
+def test_float16_sums_do_not_overflow():
+    """The squares of 300 are past the end of float16."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["N", 2, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["N", 2, 8, 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    ((mean, square),) = statistics(model, (Tap("y", 1, 2, 4),), np.full((1, 2, 8, 8), 300, "f2"))
+    np.testing.assert_array_equal(mean, [[300, 300]])
+    np.testing.assert_array_equal(square, [[90000, 90000]])
+
+
+@pytest.mark.parametrize("opset", [11, 17, 18, 21])
+@pytest.mark.parametrize(
+    "tap", [Tap("t", 3, 4, 4), Tap("t", 2, 5, 4), Tap("s", 2, 4, 3), Tap("s", 1, 30, 3)]
+)
+def test_channels_on_any_axis(opset, tap):
+    """`t` is channels-last, `s` a sequence of tokens."""
+    model = classifier(opset)
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [0, HEIGHT * WIDTH, 4])
+    model.graph.initializer.append(shape)
+    model.graph.node.append(helper.make_node("Transpose", ["h1"], ["t"], perm=[0, 2, 3, 1]))
+    model.graph.node.append(helper.make_node("Reshape", ["t", "shape"], ["s"]))
+    full = onnx.ModelProto()
+    full.CopyFrom(model)
+    full.graph.output.append(helper.make_empty_tensor_value_info(tap.tensor))
+    assert_statistics(model, onnx.shape_inference.infer_shapes(full), (tap,), images())
+
+
+def test_divides_by_the_size_met_at_run_time():
+    names = tuple(tap.tensor for tap in TAPS)
+    model = classifier(height="H", width="W")
+    full = classifier(height="H", width="W", extra_outputs=names)
+    for height, width in ((6, 5), (3, 11)):
+        assert_statistics(model, full, TAPS, images(4, height, width))
+
+
+def test_logits_stay_bit_identical():
+    model, x = classifier(), images(33)
+    plain, tapped = run(model, x), run(augment(model, TAPS), x)
+    np.testing.assert_array_equal(plain["logits"], tapped["logits"], strict=True)
+
+
+def test_the_model_is_not_changed_and_its_outputs_come_first():
+    model = classifier()
+    before = model.SerializeToString(deterministic=True)
+    tapped = augment(model, TAPS)
+    assert model.SerializeToString(deterministic=True) == before
+    assert tapped.graph.output[0] == model.graph.output[0]
+    assert len(tapped.graph.output) == 1 + len(TAPS) * len(FEATURES)
+
+
+def test_a_tapped_tensor_may_be_a_graph_output():
+    model = classifier(extra_outputs=("h2",))
+    assert_statistics(model, model, (Tap("h2", 1, 5, 4), Tap("logits", 1, 3, 2)), images())
+
+
+def test_names_never_clash_with_the_models():
+    model = classifier()
+    tapped = augment(augment(model, TAPS), TAPS)
+    onnx.checker.check_model(tapped, full_check=True)
+    names = [output.name for output in tapped.graph.output]
+    assert len(set(names)) == len(names)
+    values = list(run(tapped, images()).values())[1:]
+    half = len(values) // 2
+    for first, second in zip(values[:half], values[half:], strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_names_inside_subgraphs_count_too():
+    branch = onnx.parser.parse_graph("b () => (float[N] discedit_tap0_mean) { }")
+    branch.node.append(helper.make_node("Identity", ["logits"], ["discedit_tap0_mean"]))
+    model = classifier()
+    node = helper.make_node("If", ["flag"], ["z"], then_branch=branch, else_branch=branch)
+    model.graph.node.append(node)
+    names = {output.name for output in augment(model, TAPS).graph.output}
+    assert "discedit_tap0_mean" not in names
+
+
+def test_no_taps_is_a_copy():
+    model = classifier()
+    assert augment(model, ()) == model
+
+
+def test_an_unknown_tensor_is_refused():
+    with pytest.raises(ValueError, match="no tensor named 'h9'"):
+        augment(classifier(), (Tap("h9", 1, 4, 4),))

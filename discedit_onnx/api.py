@@ -122,10 +122,11 @@ def evaluate(
     device: str = "auto",
     batch_size: int = 64,
     progress: Progress | None = None,
+    latency: bool = True,
 ) -> Evaluation:
     """Accuracy, latency and size of a model on labelled images.
 
-    Parameters and errors are those of `calibrate`.
+    Parameters and errors are those of `calibrate`; `latency=False` leaves the timing out.
     """
     return evaluation.evaluate(
         model,
@@ -134,4 +135,5 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         progress=progress,
+        latency=latency,
     )

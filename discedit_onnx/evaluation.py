@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto
 
 from .calibration.runner import classifier_of, open_session, run_batches
+from .graph.cost import count_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import onnx
 
     from .calibration.data import ImageFolder
     from .calibration.preprocess import Preprocess
@@ -30,10 +29,6 @@ LATENCY_SECONDS = 2.0
 """Time for all latency measurements together, warm-up included."""
 
 MIN_RUNS, MAX_RUNS = 3, 200
-
-FLOATS = frozenset(
-    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +46,7 @@ class Evaluation:
     class_names
         The K classes.
     latency_ms
-        By batch size, milliseconds from arrays in memory to scores in memory.
+        By batch size, milliseconds from arrays in memory to scores in memory; empty if not timed.
     file_size
         Bytes on disk, external data included.
     parameters
@@ -69,6 +64,13 @@ class Evaluation:
     parameters: int
     device: str
 
+    def accuracy_of(self, classes: Sequence[int]) -> float:
+        """Share of the images of some classes that are put into the right one; NaN for none."""
+        chosen = list(set(classes))
+        hits = np.nansum(self.per_class[chosen] * self.count[chosen])
+        total = self.count[chosen].sum()
+        return float(hits / total) if total else math.nan
+
 
 def evaluate(
     model: Model,
@@ -78,6 +80,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int = 64,
     progress: Progress | None = None,
+    latency: bool = True,
 ) -> Evaluation:
     """Run a model over labelled images, then time it.
 
@@ -95,6 +98,8 @@ def evaluate(
         Images at a time, for the accuracy.
     progress
         Called after each batch with the images done and the images in all.
+    latency
+        Whether to time it; it takes some seconds.
 
     Raises
     ------
@@ -119,23 +124,18 @@ def evaluate(
         ):
             np.add.at(hits, labels[logits.argmax(axis=1) == labels], 1)
         image = next(data.batches(preprocess, classifier.form, 1))[0]
-        latency = _latencies(session, classifier, image)
+        latency_ms = _latencies(session, classifier, image) if latency else {}
     count = np.bincount(data.labels, minlength=classifier.num_classes)
     return Evaluation(
         top1=float(hits.sum() / count.sum()),
         per_class=np.where(count > 0, hits / np.maximum(count, 1), np.nan),
         count=count,
         class_names=data.class_names,
-        latency_ms=latency,
+        latency_ms=latency_ms,
         file_size=model.file_size,
         parameters=count_parameters(model.proto),
         device=session.device,
     )
-
-
-def count_parameters(model: onnx.ModelProto) -> int:
-    """Number of elements of all floating-point initializers of the main graph."""
-    return sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in FLOATS)
 
 
 def _latencies(

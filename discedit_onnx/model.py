@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from .errors import ModelError, UsageError
@@ -19,8 +21,6 @@ from .errors import ModelError, UsageError
 CLASS_NAMES_KEY = "discedit.class_names"
 PREPROCESS_KEY = "discedit.preprocess"
 DEFAULT_DOMAINS = ("", "ai.onnx")
-PROTOBUF_LIMIT = 2**31 - 2**20
-"""Bytes above which weights must lie in a file of their own (protobuf ends at 2 GiB)."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def load(path: str | Path) -> Model:
         proto = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from error
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read: {os.strerror(error.errno or 0)}") from error
     if not proto.ir_version or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one")
     external = _external_files(path, proto)
@@ -140,10 +142,15 @@ def check_output(source: Model, path: Path, force: bool = False) -> None:
     UsageError
         Naming the mend. `force` allows an existing file, never the input itself.
     """
-    if path.exists() and path.resolve() in {f.resolve() for f in (source.path, *source.external)}:
+    inputs = {file.resolve() for file in (source.path, *source.external)}
+    written = [path, _data_path(path)] if source.external else [path]
+    if any(file.resolve() in inputs for file in written):
         raise UsageError(f"{path}: the output would overwrite the input; choose another name")
-    if path.exists() and not force:
-        raise UsageError(f"{path}: exists already; use --force to overwrite it")
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file")
+    for file in written:
+        if file.exists() and not force:
+            raise UsageError(f"{file}: exists already; use --force to overwrite it")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent}: no such folder for the output")
 
@@ -159,32 +166,47 @@ def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = 
     Raises
     ------
     UsageError
-        If the output is the input, or exists and `force` is not set.
+        If the output is the input, or exists and `force` is not set, or can't be written.
     ModelError
         If the result does not pass the checker; nothing is written then.
     """
     path = Path(path)
     check_output(source, path, force)
-    with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        if proto is source.proto and not source.external:
-            shutil.copyfile(source.path, temporary)
-        else:
-            _write(proto, temporary, external=bool(source.external))
-        try:
-            onnx.checker.check_model(str(temporary), full_check=True)
-        except Exception as error:
-            raise ModelError(f"the edited model is not valid: {_first_line(error)}") from error
-        # The model comes last: it is what makes the data file reachable.
-        for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
-            file.replace(path.parent / file.name)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            if proto is source.proto and not source.external:
+                shutil.copyfile(source.path, temporary)
+            else:
+                _write(proto, temporary, external=bool(source.external))
+            _check(temporary)
+            # The model comes last: it is what makes the data file reachable.
+            for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
+
+
+def _check(path: Path) -> None:
+    """Refuse a model that is not valid."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # the checker and shape inference have no common base but this
+        raise ModelError(f"the edited model is not valid: {_first_line(error)}") from error
+
+
+def _data_path(path: Path) -> Path:
+    """Where the weights of a model lie that does not hold them itself."""
+    return path.with_name(path.name + ".data")
 
 
 def _write(proto: onnx.ModelProto, path: Path, external: bool) -> None:
-    """Serialise, with weights in a file beside it where they must be."""
-    if not external and proto.ByteSize() < PROTOBUF_LIMIT:
-        onnx.save(proto, str(path))
-        return
+    """Serialise, with the weights in a file beside it where they must be."""
+    if not external:
+        # Which error says that protobuf's 2 GiB are exceeded depends on its implementation.
+        with contextlib.suppress(EncodeError, ValueError):
+            onnx.save(proto, str(path))
+            return
     copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    onnx.save(copy, str(path), save_as_external_data=True, location=path.name + ".data")
+    copy.CopyFrom(proto)  # onnx.save takes the weights out of what it is given
+    onnx.save(copy, str(path), save_as_external_data=True, location=_data_path(path).name)

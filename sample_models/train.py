@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEAN, STD = 0.2860, 0.3530
 CLASS_NAMES = (

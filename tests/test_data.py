@@ -14,6 +14,7 @@ from discedit_onnx.calibration.preprocess import ImageForm, Preprocess
 from discedit_onnx.errors import DataError, ModelError
 
 FORM = ImageForm(1, HEIGHT, WIDTH)
+ANY_SIZE = ImageForm(1, None, None)
 
 
 def matched(tmp_path, folders, names=CLASS_NAMES, classes=3):
@@ -57,19 +58,17 @@ def test_names_that_are_not_known_are_those_of_the_folders(tmp_path):
     [
         (["ant", "bee"], ("cat", "dog", "eel")),  # too few, other names
         (["bees", "cats", "dogs"], ("cat", "dog", "bee")),  # resemble classes elsewhere
-        (["ant", "bee", "dog"], ("ant", "dog", "bee")[:2] + ("eel",)),
+        (["ant", "bee", "dog"], ("ant", "dog", "eel")),  # a class elsewhere
         (["1", "2", "3"], CLASS_NAMES),  # counted from 1
         (["1", "2", "3"], None),
         (["1", "10", "2"], None),
         (["0_bee", "1_ant", "2_cat"], CLASS_NAMES),  # numbers against names
         (["0", "00", "1"], CLASS_NAMES),  # the same class twice
-        (["a", "b", "c", "d"], CLASS_NAMES),  # too many
-        (["a", "b", "crane"], ("crane", "crane", "x")),  # a name of two classes
+        (["w", "x", "y", "z"], CLASS_NAMES),  # too many
+        (["crane", "x"], ("crane", "crane", "x")),  # a name of two classes
     ],
 )
 def test_folders_that_do_not_match_are_shown(tmp_path, folders, names):
-    if names == ("crane", "crane", "x"):
-        folders = ["a", "crane"]
     with pytest.raises(DataError, match="don't match the model's classes") as caught:
         matched(tmp_path, folders, names)
     text = str(caught.value)
@@ -110,7 +109,7 @@ def test_class_folders_without_images(tmp_path):
 
 
 def test_a_flat_folder_of_images(tmp_path):
-    write_images(tmp_path, (2,), (".",))
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "1.png")
     with pytest.raises(DataError, match="images without class folders; move"):
         open_folder(tmp_path, CLASS_NAMES, 3)
 
@@ -176,8 +175,6 @@ def test_images_of_two_sizes_are_refused_where_the_model_takes_any(tmp_path):
     data = open_folder(write_images(tmp_path), CLASS_NAMES, 3)
     Image.new("L", (9, 9)).save(data.files[7])
     with pytest.raises(DataError, match=r"2\.png: is 9 x 9 pixels"):
-        list(data.batches(Preprocess(), ImageForm(1, None, None), 4))
-    assert sum(len(x) for x, _ in data.batches(Preprocess(size=(6, 5)), FORM_ANY, 4)) == 13
-
-
-FORM_ANY = ImageForm(1, None, None)
+        list(data.batches(Preprocess(), ANY_SIZE, 4))
+    resized = data.batches(Preprocess(size=(HEIGHT, WIDTH)), ANY_SIZE, 4)
+    assert sum(len(images) for images, _ in resized) == 13

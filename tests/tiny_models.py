@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -11,6 +11,9 @@ from PIL import Image
 
 from discedit_onnx.calibration.taps import Tap
 from discedit_onnx.model import Model, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEIGHT, WIDTH, CLASSES = 6, 5, 3
 CLASS_NAMES = ("ant", "bee", "cat")
@@ -85,6 +88,6 @@ def write_images(
         (root / folder).mkdir(parents=True)
         for i in range(count):
             shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], len(mode))
-            pixels = rng.integers(0, 100 + 70 * label, shape, dtype=np.uint8)
+            pixels = rng.integers(0, min(100 + 70 * label, 256), shape, dtype=np.uint8)
             Image.fromarray(pixels, mode).save(root / folder / f"{i}.png")
     return root

@@ -254,7 +254,7 @@ def _contradict(folders: Sequence[str], class_names: Sequence[str] | None) -> bo
             return True
         if class_names is None:
             continue
-        alike = [k for k, name in enumerate(class_names) if _alike(folder, name)]
+        alike = [k for k, name in enumerate(class_names) if _alike(_name_of(folder), name)]
         if alike and place not in alike:
             return True
     return False

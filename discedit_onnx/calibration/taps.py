@@ -114,16 +114,17 @@ def _mean(x: str, mean: str, tap: Tap, opset: int) -> list[onnx.NodeProto]:
     """Nodes that average `x` over the axes that a tap reduces.
 
     Both ways divide by the size met at run time, so dynamic shapes need nothing more. Why there
-    are two: on 2 AVX-512 cores under ONNX Runtime 1.32, with every activation tapped, a run took
-    this many times one without taps (medians, mean and mean square together):
+    are two: on 2 AVX-512 cores under ONNX Runtime 1.32, with every activation tapped for mean and
+    mean square, a run took this many times one without taps (medians, on a machine with other
+    work; the order was the same in three repetitions):
 
-    ==================================================  =====================  ==================
-    formulation                                         ResNet-18, 16 x 224^2  ResNet-20, 64 x 28^2
-    ==================================================  =====================  ==================
-    GlobalAveragePool of x and of x * x                 1.12                   1.26
-    GlobalAveragePool; ReduceSumSquare / size           1.20                   1.39
-    ReduceMean of x and of x * x                        1.28                   1.45
-    ==================================================  =====================  ==================
+    =======================================  ======================  =====================
+    formulation                              ResNet-18, 16 x 224^2   ResNet-20, 64 x 28^2
+    =======================================  ======================  =====================
+    GlobalAveragePool of x and of x * x      1.12                    1.26
+    GlobalAveragePool; sum of squares / n    1.20                    1.38
+    ReduceMean of x and of x * x             1.28                    1.43
+    =======================================  ======================  =====================
 
     ONNX Runtime keeps feature maps in a blocked layout on such processors; a product and the
     pool read it as it lies, the reductions need a copy in plain order first.
@@ -156,10 +157,9 @@ def _free_prefix(graph: onnx.GraphProto) -> str:
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:
     """All tensor names that a graph and its subgraphs define or use."""
-    for item in (*graph.input, *graph.output, *graph.initializer):
-        yield item.name
-    for sparse in graph.sparse_initializer:
-        yield sparse.values.name
+    yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
         yield from node.input
         yield from node.output

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..graph.coupling import analyse
 from ..scoring.saliency import DEFAULT_WITNESS, score
 from .edit import carry_out
@@ -71,7 +71,7 @@ def forget(
     UsageError
         If a class is unknown, all classes are to be forgotten, or `share` is out of range.
     DataError
-        If the moments are of another model.
+        If the moments are of another model, or no component is specific to the classes.
     GateError
         If the result is not equal to the masked original.
     """
@@ -87,6 +87,12 @@ def forget(
     for index in set(chosen):
         edited |= most_specific(specificity(scores, index, chosen), candidates, share)
     edited = spare_one(coupling, edited, specificity(scores, chosen[0], chosen))
+    if not edited.any():
+        names = ", ".join(scores.class_names[index] for index in chosen)
+        raise DataError(
+            f"nothing to edit: no component of the later layers fires more for {names} than for "
+            "the other classes; calibrate with more images of it"
+        )
     return carry_out(model, coupling, edited, remove=remove, images=images, device=device)
 
 
@@ -134,7 +140,8 @@ def specificity(scores: Scores, index: int, forgotten: Sequence[int]) -> NDArray
     """
     positive = scores.per_component(scores.bounds * (scores.signs > 0))
     retained = np.delete(positive, list(set(forgotten)), axis=1)
-    return positive[:, index] - retained.mean(axis=1)
+    excess: NDArray[np.float64] = positive[:, index] - retained.mean(axis=1)
+    return excess
 
 
 def most_specific(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,16 +97,16 @@ class Plan:
             fields = json.loads(text)
             return cls(
                 source=fields["source"],
-                cuts=tuple(
-                    Cut(c["tensor"], c["axis"], tuple(c["indices"])) for c in fields["cuts"]
-                ),
-                zeros=tuple(
-                    Zero(z["tensor"], z["axis"], tuple(z["indices"])) for z in fields["zeros"]
-                ),
+                cuts=tuple(Cut(**_indexed(cut)) for cut in fields["cuts"]),
+                zeros=tuple(Zero(**_indexed(zero)) for zero in fields["zeros"]),
                 rewrites=tuple(Rewrite(**rewrite) for rewrite in fields["rewrites"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"not a plan: {error}") from error
+
+
+def _indexed(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "indices": tuple(fields["indices"])}
 
 
 def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) -> Plan:

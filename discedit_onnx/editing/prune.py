@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..errors import DataError, UsageError
 from ..graph.coupling import analyse
 from ..scoring.saliency import DEFAULT_WITNESS, saliency, score
@@ -13,7 +15,6 @@ from .budget import choose
 from .edit import carry_out
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..calibration.images import Images
@@ -76,9 +77,24 @@ def prune(
         If the result is not equal to the masked original.
     """
     coupling = analyse(model.proto)
+    check_request(coupling, sparsity, criterion)
     ranking = _rank(model, coupling, moments, criterion, seed)
     removed = choose(coupling, ranking, sparsity)
     return carry_out(model, coupling, removed, remove=True, images=images, device=device)
+
+
+def check_request(coupling: Coupling, sparsity: float, criterion: str) -> None:
+    """Refuse what can't be done, before time is spent on calibration.
+
+    Raises
+    ------
+    UsageError
+        If the criterion is unknown, or the graph does not allow this sparsity.
+    """
+    if criterion not in criteria():
+        known = ", ".join(criteria())
+        raise UsageError(f"no criterion named {criterion!r}; there are {known}")
+    choose(coupling, np.zeros(coupling.size), sparsity)
 
 
 def _rank(
@@ -88,9 +104,6 @@ def _rank(
         return magnitude(coupling, int(criterion[1]))
     if criterion == "random":
         return chance(coupling, seed)
-    if criterion not in WITNESSES:
-        known = ", ".join(criteria())
-        raise UsageError(f"no criterion named {criterion!r}; there are {known}")
     return saliency(score(model, coupling, require(moments, criterion), criterion))
 
 

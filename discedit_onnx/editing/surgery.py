@@ -61,7 +61,7 @@ def store(tensor: onnx.TensorProto, array: NDArray[np.generic]) -> None:
     """Give a tensor new values, and leave its name, type and notes."""
     fresh = numpy_helper.from_array(np.ascontiguousarray(array))
     for name in (*DATA_FIELDS, "dims"):
-        tensor.ClearField(name)  # type: ignore[arg-type]
+        tensor.ClearField(name)
     tensor.dims.extend(array.shape)
     tensor.raw_data = fresh.raw_data
 

@@ -14,12 +14,12 @@ from onnx import helper
 
 from ..calibration.runner import open_session
 from ..errors import GateError
-from ..graph.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..graph.coupling import Coupling
+    from ..graph.view import View
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -45,12 +45,15 @@ class Equality:
         What is allowed.
     origin
         Where the inputs came from: "images" or "random inputs".
+    device
+        Where both models ran.
     """
 
     deviation: float
     samples: int
     tolerance: float
     origin: str
+    device: str
 
     def require(self) -> None:
         """Raise GateError if the models differ by more than is allowed."""
@@ -135,7 +138,7 @@ def compare(
             deviation = max(deviation, _deviation(x, y))
         samples += len(next(iter(feed.values())))
     tolerance = HALF_TOLERANCE if _is_half(reference) else TOLERANCE
-    return Equality(deviation, samples, tolerance, origin)
+    return Equality(deviation, samples, tolerance, origin, a.device)
 
 
 def _deviation(x: NDArray[Any], y: NDArray[Any]) -> float:

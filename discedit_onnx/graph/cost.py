@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .view import is_float, weight_tensors
+
 if TYPE_CHECKING:
+    import onnx
     from numpy.typing import NDArray
 
     from .coupling import Coupling
     from .view import Node, View
 
 
-def count_parameters(view: View) -> int:
-    """Elements of all floating-point constants that have an axis."""
-    return sum(math.prod(view.initializers[name].dims) for name in view.parameters)
+def count_parameters(proto: onnx.ModelProto) -> int:
+    """Elements of all floating-point constants that have an axis.
+
+    Statistics of normalisations count, as they lie in the file; scalars don't.
+    """
+    tensors = weight_tensors(proto).values()
+    return sum(math.prod(t.dims) for t in tensors if t.dims and is_float(t.data_type))
 
 
 class ParameterCount:
@@ -24,10 +31,13 @@ class ParameterCount:
 
     def __init__(self, coupling: Coupling) -> None:
         view = coupling.view
-        self.total = count_parameters(view)
+        self.total = count_parameters(view.proto)
         self._coupling = coupling
-        counted = set(view.parameters)
-        self._blocks = [block for block in coupling.blocks if block.tensor in counted]
+        self._blocks = [
+            block
+            for block in coupling.blocks
+            if is_float(view.initializers[block.tensor].data_type)
+        ]
         self._starts = np.cumsum([0, *(b.stop - b.start for b in self._blocks)])[:-1]
         self._variables = np.concatenate(
             [np.arange(b.start, b.stop) for b in self._blocks] or [np.empty(0, dtype=np.int64)]

@@ -198,7 +198,7 @@ def analyse(proto: onnx.ModelProto) -> Coupling:
     for label, blocks in members.items():
         by_signature[blocks].append(label)
     number = np.full(len(free), -1)
-    groups = []
+    groups: list[Group] = []
     for signature, group_labels in sorted(by_signature.items()):
         start = sum(len(group.components) for group in groups)
         components = np.arange(start, start + len(group_labels))

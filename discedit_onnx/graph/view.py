@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,15 +129,6 @@ class View:
             name = node.inputs[0]
         return numpy_helper.to_array(self.initializers[name])
 
-    @cached_property
-    def parameters(self) -> tuple[str, ...]:
-        """Constants that count as parameters: floating point, with at least one axis."""
-        return tuple(
-            name
-            for name, tensor in self.initializers.items()
-            if tensor.dims and is_float(tensor.data_type)
-        )
-
 
 def is_float(data_type: int) -> bool:
     """Whether a `TensorProto.DataType` is floating point."""
@@ -151,7 +141,9 @@ def weight_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Constant" and node.domain in DEFAULT_DOMAINS:
-            tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    tensors[node.output[0]] = attribute.t
     return tensors
 
 

@@ -86,6 +86,12 @@ class Scores:
         return largest
 
 
+def check_witness(name: str) -> None:
+    """Raise UsageError if there is no witness of this name."""
+    if name not in WITNESSES:
+        raise UsageError(f"no witness named {name!r}; there are {', '.join(WITNESSES)}")
+
+
 def score(
     model: Model, coupling: Coupling, moments: Moments, witness: str = DEFAULT_WITNESS
 ) -> Scores:
@@ -109,8 +115,7 @@ def score(
     DataError
         If the moments are of another model.
     """
-    if witness not in WITNESSES:
-        raise UsageError(f"no witness named {witness!r}; there are {', '.join(WITNESSES)}")
+    check_witness(witness)
     if moments.source != model.hash:
         raise DataError(
             f"the moments are of another model (SHA-256 {moments.source[:12]}..., not "

@@ -49,7 +49,10 @@ def broadcast_axis(scope: Scope, positions: list[int], axis: int) -> NDArray[np.
     present = [i for i in positions if len(scope.shape(i)) >= -axis]
     lengths = {i: scope.shape(i)[axis] for i in present}
     if None in lengths.values():
-        return _unknown_length(scope, lengths, axis)
+        # An unknown length may be 1 or full: nothing can be said of what it meets.
+        if any(scope.carries(i, _front(scope, i, axis)) for i in present):
+            raise Unsupported("an axis that it broadcasts has an unknown length")
+        return None
     longest = max(length for length in lengths.values() if length is not None)
     full = [i for i, length in lengths.items() if length == longest]
     weights = all(scope.is_weight(i) for i in full)
@@ -64,10 +67,3 @@ def broadcast_axis(scope: Scope, positions: list[int], axis: int) -> NDArray[np.
 def _front(scope: Scope, position: int, axis: int) -> int:
     """The axis counted from the front."""
     return axis + len(scope.shape(position))
-
-
-def _unknown_length(scope: Scope, lengths: dict[int, int | None], axis: int) -> None:
-    """An unknown length may be 1 or full: nothing can be said of what it meets."""
-    for i in lengths:
-        if scope.carries(i, _front(scope, i, axis)):
-            raise Unsupported("an axis that it broadcasts has an unknown length")

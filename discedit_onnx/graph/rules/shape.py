@@ -121,7 +121,8 @@ def _match(shape: Shape, out_shape: Shape) -> list[tuple[list[int], list[int]]]:
         raise Unsupported("mixes the batch with other axes")
     known, out_known = (*shape[:i], *_known(shape[i:])), (*out_shape[:j], *_known(out_shape[j:]))
     while i < len(shape) or j < len(out_shape):
-        before, after = [], []
+        before: list[int] = []
+        after: list[int] = []
         a = b = 1
         while a != b or not (before or after):
             if (a <= b and i < len(shape)) or j == len(out_shape):

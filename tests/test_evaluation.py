@@ -1,0 +1,114 @@
+"""Evaluation: accuracy by class, latency, size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from tiny_models import CLASS_NAMES, HEIGHT, WIDTH, classifier, saved, write_images
+
+from discedit_onnx import evaluation
+from discedit_onnx.calibration.data import open_folder
+from discedit_onnx.calibration.preprocess import ImageForm, Preprocess
+from discedit_onnx.calibration.runner import open_session
+from discedit_onnx.errors import DataError
+from discedit_onnx.evaluation import evaluate
+from discedit_onnx.graph.cost import count_parameters
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(evaluation, "LATENCY_SECONDS", 0.02)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return open_folder(write_images(tmp_path / "images", (9, 5, 7)), CLASS_NAMES, 3)
+
+
+def predictions(data):
+    images = [Preprocess().read(file, ImageForm(1, HEIGHT, WIDTH)) for file in data.files]
+    with open_session(classifier(), "cpu") as session:
+        return session.run(["logits"], {"x": np.stack(images)})[0].argmax(axis=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_accuracy_counts_every_image(data, tmp_path, batch_size):
+    model = saved(classifier(), tmp_path)
+    found = evaluate(model, data, Preprocess(), device="cpu", batch_size=batch_size)
+    right = predictions(data) == data.labels
+    assert found.top1 == right.mean()
+    np.testing.assert_array_equal(found.count, [9, 5, 7])
+    want = [right[data.labels == k].mean() for k in range(3)]
+    np.testing.assert_allclose(found.per_class, want)
+    assert found.class_names == CLASS_NAMES
+    assert found.device == "cpu"
+    assert found.file_size == (tmp_path / "model.onnx").stat().st_size
+    assert found.parameters == 4 * 9 + 4 + 5 * 4 * 9 + 5 * 3
+
+
+def test_a_model_that_is_always_right_or_wrong(tmp_path):
+    """The second logit is made the largest, whatever the image."""
+    proto = classifier()
+    bias = helper.make_tensor("b3", TensorProto.FLOAT, [3], [0, 1e6, 0])
+    proto.graph.initializer.append(bias)
+    proto.graph.node[-1].input.append("b3")
+    data = open_folder(write_images(tmp_path / "images", (3, 1, 0)), CLASS_NAMES, 3)
+    found = evaluate(saved(proto, tmp_path), data, Preprocess(), device="cpu")
+    assert found.top1 == 0.25
+    np.testing.assert_array_equal(found.per_class, [0, 1, np.nan])
+
+
+def test_latency_at_both_batch_sizes_or_the_fixed_one(data, tmp_path):
+    free = evaluate(saved(classifier(), tmp_path), data, Preprocess(), device="cpu")
+    assert list(free.latency_ms) == [1, 32]
+    fixed = saved(classifier(batch=4), tmp_path, "fixed.onnx")
+    found = evaluate(fixed, data, Preprocess(), device="cpu")
+    assert list(found.latency_ms) == [4]
+    assert found.top1 == free.top1
+    assert all(value > 0 for value in (*free.latency_ms.values(), *found.latency_ms.values()))
+
+
+def test_latency_is_the_median_and_keeps_to_its_time(monkeypatch, tmp_path):
+    """A clock that only the runs move: 10 ms each, one outlier of 500 ms after warm-up."""
+    now, runs = [0.0], []
+
+    class Slow:
+        def run(self, outputs, feeds):
+            runs.append(len(feeds["x"]))
+            now[0] += 0.5 if len(runs) == 30 else 0.01
+
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(evaluation, "LATENCY_SECONDS", 2.0)
+    found = evaluation.classifier_of(saved(classifier(), tmp_path))
+    latencies = evaluation._latencies(Slow(), found, np.zeros((1, 1, HEIGHT, WIDTH), np.float32))
+    assert latencies == pytest.approx({1: 10, 32: 10})
+    assert set(runs) == {1, 32}
+    assert now[0] < 2.1
+
+
+def test_parameters_are_floating_point_initializers():
+    proto = classifier(dtype=TensorProto.FLOAT16)
+    before = count_parameters(proto)
+    proto.graph.initializer.append(helper.make_tensor("i", TensorProto.INT64, [5], range(5)))
+    assert count_parameters(proto) == before
+    proto.graph.initializer.append(helper.make_tensor("s", TensorProto.FLOAT, [], [1.0]))
+    assert count_parameters(proto) == before, "a scalar is a setting, not a parameter"
+    proto.graph.initializer.append(helper.make_tensor("v", TensorProto.FLOAT, [2], [1.0, 2.0]))
+    assert count_parameters(proto) == before + 2
+
+
+def test_progress_and_bad_data(data, tmp_path):
+    model, seen = saved(classifier(), tmp_path), []
+    evaluate(
+        model,
+        data,
+        Preprocess(),
+        device="cpu",
+        batch_size=10,
+        progress=lambda *done: seen.append(done),
+    )
+    assert seen == [(10, 21), (20, 21), (21, 21)]
+    data.files[3].write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"3\.png: can't be read"):
+        evaluate(model, data, Preprocess(), device="cpu")

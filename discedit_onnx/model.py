@@ -142,12 +142,12 @@ def check_output(source: Model, path: Path, force: bool = False) -> None:
     UsageError
         Naming the mend. `force` allows an existing file, never the input itself.
     """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the name of a file")
     inputs = {file.resolve() for file in (source.path, *source.external)}
     written = [path, _data_path(path)] if source.external else [path]
     if any(file.resolve() in inputs for file in written):
         raise UsageError(f"{path}: the output would overwrite the input; choose another name")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file")
     for file in written:
         if file.exists() and not force:
             raise UsageError(f"{file}: exists already; use --force to overwrite it")

@@ -231,10 +231,8 @@ def _members(
     )
     pairs = np.unique(np.stack([labels[variables], block], axis=1)[free[labels[variables]]], axis=0)
     starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
-    ends = np.append(starts[1:], len(pairs))
-    return {
-        int(pairs[i, 0]): tuple(pairs[i:j, 1].tolist()) for i, j in zip(starts, ends, strict=True)
-    }
+    parts = np.split(pairs, starts[1:]) if len(starts) else []
+    return {int(part[0, 0]): tuple(part[:, 1].tolist()) for part in parts}
 
 
 def _group(

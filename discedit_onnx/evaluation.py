@@ -17,7 +17,6 @@ from .graph.cost import count_parameters
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-
     from .calibration.data import ImageFolder
     from .calibration.preprocess import Preprocess
     from .calibration.runner import Classifier, Progress, Session

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..scoring.saliency import Scores
     from .edit import Edit
 
-DEFAULT_SHARE = 0.10
+DEFAULT_SHARE = 0.08
 """Share of the later layers' components that is edited; see docs/forgetting.md."""
 LATER = 0.5
 """A component is in the later layers if it is first consumed in the last half of the taps."""
@@ -75,16 +75,12 @@ def forget(
     GateError
         If the result is not equal to the masked original.
     """
-    if not 0 < share < 1:
-        raise UsageError(f"share {share:g} is not in (0, 1)")
     coupling = analyse(model.proto)
     scores = score(model, coupling, moments, witness)
-    chosen = [find_class(scores.class_names, wanted) for wanted in classes]
-    if len(set(chosen)) >= len(scores.class_names):
-        raise UsageError("all classes are to be forgotten; leave at least one")
+    chosen = check_request(scores.class_names, classes, share)
     candidates = later(scores) & (coupling.silenceable | remove)
     edited = np.zeros(coupling.size, dtype=bool)
-    for index in set(chosen):
+    for index in chosen:
         edited |= most_specific(specificity(scores, index, chosen), candidates, share)
     edited = spare_one(coupling, edited, specificity(scores, chosen[0], chosen))
     if not edited.any():
@@ -94,6 +90,24 @@ def forget(
             "the other classes; calibrate with more images of it"
         )
     return carry_out(model, coupling, edited, remove=remove, images=images, device=device)
+
+
+def check_request(names: Sequence[str], classes: Sequence[int | str], share: float) -> list[int]:
+    """Indices of the classes to forget, each once, where the request makes sense.
+
+    Raises
+    ------
+    UsageError
+        If a class is unknown, none or all are to be forgotten, or `share` is out of range.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"share {share:g} is not in (0, 1)")
+    chosen = list(dict.fromkeys(find_class(names, wanted) for wanted in classes))
+    if not chosen:
+        raise UsageError("no class to forget was named; give at least one")
+    if len(chosen) >= len(names):
+        raise UsageError("all classes are to be forgotten; leave at least one")
+    return chosen
 
 
 def find_class(names: Sequence[str], wanted: int | str) -> int:
@@ -139,7 +153,7 @@ def specificity(scores: Scores, index: int, forgotten: Sequence[int]) -> NDArray
         In [-1, 1].
     """
     positive = scores.per_component(scores.bounds * (scores.signs > 0))
-    retained = np.delete(positive, list(set(forgotten)), axis=1)
+    retained = np.delete(positive, list(forgotten), axis=1)
     excess: NDArray[np.float64] = positive[:, index] - retained.mean(axis=1)
     return excess
 

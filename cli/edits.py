@@ -1,0 +1,92 @@
+"""What prune and forget have in common: the report on an edited model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from .output import change, large, number, short, size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from discedit_onnx.editing.edit import Edit
+
+    from .output import Screen
+
+
+def show_groups(screen: Screen, edit: Edit, after: str) -> None:
+    """What was taken from each group.
+
+    Parameters
+    ----------
+    screen
+        Where to.
+    edit
+        The edit.
+    after
+        Header for what is left.
+    """
+    screen.table(
+        f"Components by group: {int(edit.components.sum()):,} of {len(edit.components):,} edited",
+        ["group", "before", after, "change"],
+        [
+            [short(name), number(before), number(left), number(left - before) if left != before
+             else ""]
+            for name, before, left in edit.groups
+        ],
+    )  # fmt: skip
+
+
+def costs(edit: Edit, output: Path) -> dict[str, str | None]:
+    """Before and after, for people."""
+    from discedit_onnx.graph.cost import count_macs
+    from discedit_onnx.graph.view import View
+
+    macs = [count_macs(View(proto)) for proto in (edit.source.proto, edit.proto)]
+    before, after = edit.source.file_size, written_size(output)
+    equality = edit.equality
+    return {
+        "parameters": _change(number, *edit.parameters),
+        "MACs": None if None in macs else _change(large, *macs),  # type: ignore[arg-type]
+        "file": _change(size, before, after),
+        "equality": f"proved: {equality.deviation:.1e} from the masked original, allowed "
+        f"{equality.tolerance:.0e}, on {equality.samples} {equality.origin} ({equality.device})",
+        "output": str(output),
+    }
+
+
+def as_json(edit: Edit, output: Path) -> dict[str, Any]:
+    """Before and after, for machines."""
+    from discedit_onnx.graph.cost import count_macs
+    from discedit_onnx.graph.view import View
+
+    return {
+        "model": edit.source.path,
+        "output": output,
+        "components": {"edited": edit.components.sum(), "all": len(edit.components)},
+        "parameters": _pair(*edit.parameters),
+        "macs": _pair(*(count_macs(View(proto)) for proto in (edit.source.proto, edit.proto))),
+        "file_size": _pair(edit.source.file_size, written_size(output)),
+        "groups": [
+            {"name": name, "before": before, "after": left} for name, before, left in edit.groups
+        ],
+        "equality": asdict(edit.equality),
+    }
+
+
+def written_size(output: Path) -> int:
+    """Bytes of a written model, external data included."""
+    import discedit_onnx as dx
+
+    return dx.load(output).file_size
+
+
+def _pair(before: int | None, after: int | None) -> dict[str, int | None]:
+    return {"before": before, "after": after}
+
+
+def _change(form: Any, before: int, after: int) -> str:
+    if before == after:
+        return f"{form(before)}, unchanged"
+    return f"{form(before)} -> {form(after)} ({change(before, after)})"

@@ -1,0 +1,158 @@
+"""`discedit-onnx evaluate`: what a model is worth, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import discedit_onnx as dx
+
+from . import inputs, options
+from .output import change, number, percent, points, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from discedit_onnx.evaluation import Evaluation
+
+    from .output import Screen
+
+MOST_CLASSES = 30
+"""Rows of the table of classes; of more, those that are worst off are shown."""
+
+
+@click.command(
+    context_settings=options.SETTINGS,
+    short_help="Accuracy by class, latency and size, side by side.",
+)
+@options.model
+@click.option("--data", type=options.PATH, metavar="DIR", required=True, help="Labelled images.")
+@click.option(
+    "--against",
+    type=options.PATH,
+    metavar="OTHER",
+    help="A model to compare with, such as the one that MODEL was made from.",
+)
+@options.running
+@options.screen
+def command(
+    screen: Screen,
+    model: Path,
+    data: Path,
+    against: Path | None,
+    preprocess: Path | None,
+    device: str,
+    batch_size: int,
+) -> None:
+    """Measure MODEL on labelled images: accuracy by class, latency, size.
+
+    Latency is the median of repeated runs in ONNX Runtime, with batches of 1 and of 32. With
+    --against, OTHER is measured on the same images, read as its own metadata says, and shown
+    first; differences are MODEL's minus OTHER's.
+    """
+    paths = [model] if against is None else [against, model]
+    # All files are looked at before any model runs.
+    models = [dx.load(path) for path in paths]
+    opened = [dx.open_images(loaded, data, preprocess) for loaded in models]
+    found = []
+    for path, loaded, images in zip(paths, models, opened, strict=True):
+        result = inputs.evaluate(
+            screen, loaded, images, path.name, device=device, batch_size=batch_size
+        )
+        inputs.warn_of_chance(screen, path, result.top1, len(result.class_names))
+        found.append(result)
+    screen.facts(
+        f"{number(len(opened[0].folder))} images of {data}, class folders matched "
+        f"{opened[0].folder.matched}",
+        {
+            "device": found[0].device,
+            "preprocessing": f"{opened[-1].preprocess} ({opened[-1].preprocess.origin})",
+        },
+    )
+    labels = _labels(paths)
+    show_costs(screen, labels, found)
+    show_classes(screen, labels, found)
+    screen.json(
+        {
+            "data": data,
+            **_as_json(model, found[-1]),
+            "against": None if against is None else _as_json(against, found[0]),
+        }
+    )
+
+
+def show_costs(screen: Screen, labels: Sequence[str], found: Sequence[Evaluation]) -> None:
+    """Accuracy, latency and size, side by side."""
+    rows = [["top-1", *(percent(e.top1, 2) for e in found)]]
+    rows += [
+        [f"latency, batch of {batch}", *(f"{e.latency_ms[batch]:.2f} ms" for e in found)]
+        for batch in found[0].latency_ms
+        if all(batch in e.latency_ms for e in found)
+    ]
+    rows += [
+        ["parameters", *(number(e.parameters) for e in found)],
+        ["file", *(size(e.file_size) for e in found)],
+    ]
+    columns = ["", *labels]
+    if len(found) == 2:
+        columns.append("difference")
+        a, b = found
+        differences = [points(a.top1, b.top1)]
+        differences += [
+            change(a.latency_ms[batch], b.latency_ms[batch])
+            for batch in a.latency_ms
+            if batch in b.latency_ms
+        ]
+        differences += [change(a.parameters, b.parameters), change(a.file_size, b.file_size)]
+        rows = [[*row, difference] for row, difference in zip(rows, differences, strict=True)]
+    screen.table("Accuracy and cost", columns, rows)
+
+
+def show_classes(screen: Screen, labels: Sequence[str], found: Sequence[Evaluation]) -> None:
+    """Accuracy by class, side by side."""
+    first, last = found[0], found[-1]
+    order = [k for k, count in enumerate(first.count) if count]
+    title = "Top-1 accuracy by class"
+    if len(order) > MOST_CLASSES:
+        loss = last.per_class - (first.per_class if len(found) == 2 else 0)
+        order = sorted(order, key=lambda k: float(loss[k]))[:MOST_CLASSES]
+        title += f": the {MOST_CLASSES} that are worst off (--json has all)"
+    columns = ["class", "images", *labels]
+    rows = [
+        [
+            first.class_names[k],
+            number(int(first.count[k])),
+            *(percent(e.per_class[k]) for e in found),
+        ]
+        for k in order
+    ]
+    if len(found) == 2:
+        columns.append("difference")
+        for row, k in zip(rows, order, strict=True):
+            row.append(points(first.per_class[k], last.per_class[k]))
+    screen.table(title, columns, rows)
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """File names; whole paths where these are the same."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _as_json(path: Path, found: Evaluation) -> dict[str, Any]:
+    return {
+        "model": path,
+        "top1": found.top1,
+        "per_class": {
+            name: None if math.isnan(value) else float(value)
+            for name, value in zip(found.class_names, found.per_class, strict=True)
+        },
+        "images": dict(zip(found.class_names, found.count, strict=True)),
+        "latency_ms": found.latency_ms,
+        "file_size": found.file_size,
+        "parameters": found.parameters,
+        "device": found.device,
+    }

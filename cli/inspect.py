@@ -1,0 +1,116 @@
+"""`discedit-onnx inspect`: what a model is, and what of it could be removed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+import discedit_onnx as dx
+
+from . import options
+from .output import large, number, percent, short, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from discedit_onnx.inspection import Inspection, TensorInfo
+
+    from .output import Screen
+
+
+@click.command(
+    context_settings=options.SETTINGS,
+    short_help="What a model is, and what of it can be removed.",
+)
+@options.model
+@options.screen
+def command(screen: Screen, model: Path) -> None:
+    """Show what MODEL is, what of it can be removed, and what holds back the rest.
+
+    A component is what can only be removed as a whole: a channel with all the weights that make
+    it and use it, in every layer that a residual sum, a concatenation or the like ties together.
+    Components that meet the same weights form a group.
+    """
+    loaded = dx.load(model)
+    found = dx.inspect(loaded)
+    screen.facts(
+        str(model),
+        {
+            "inputs": _tensors(found.inputs),
+            "outputs": _tensors(found.outputs),
+            "opset": ", ".join(f"{n or 'ai.onnx'} {v}" for n, v in found.opsets.items()),
+            "parameters": number(found.parameters),
+            "MACs": f"{large(found.macs)} for one sample" if found.macs is not None else "unknown",
+            "file": size(loaded.file_size),
+            "removable": f"{percent(found.removable_share)} of the parameters at most",
+        },
+    )
+    if found.groups:
+        screen.table(
+            "Groups that can be removed; parameters of one component",
+            ["group", "runs through", "components", "parameters", "weights"],
+            [
+                [
+                    short(group.name),
+                    _through(group.tensors),
+                    number(group.components),
+                    number(group.size),
+                    number(len(group.weights)),
+                ]
+                for group in found.groups
+            ],
+            words=2,
+        )
+    if found.pinned:
+        screen.table(
+            "Held back",
+            ["by", "because", "weights", "indices"],
+            [
+                [
+                    pin.where or "the graph",
+                    pin.why,
+                    _through(pin.tensors),
+                    number(pin.indices),
+                ]
+                for pin in found.pinned
+            ],
+            words=3,
+        )
+    screen.line()
+    screen.line(_conclusion(found))
+    screen.json(
+        {"model": model, "sha256": loaded.hash, "file_size": loaded.file_size, **asdict(found)}
+    )
+
+
+def _conclusion(found: Inspection) -> str:
+    """What would unlock more, if an operator without a rule is in the way."""
+    if not found.unknown:
+        return "Every operator has a rule: nothing is held back for want of one."
+    names = ", ".join(f"{name} ({count}x)" for name, count in found.unknown.items())
+    tensors = {
+        tensor
+        for pin in found.pinned
+        if pin.where.split(" ")[0] in {name.rpartition(".")[2] for name in found.unknown}
+        for tensor in pin.tensors
+    }
+    if not tensors:
+        return f"No rule for {names}, but they hold nothing back."
+    return f"A rule for {names} may free more: they hold back {len(tensors)} weights."
+
+
+def _tensors(infos: Sequence[TensorInfo]) -> str:
+    return ", ".join(
+        f"{info.name} {info.dtype} ({', '.join(str(n) for n in info.shape)})" for info in infos
+    )
+
+
+def _through(tensors: Sequence[str]) -> str:
+    """The first and the last of some tensors, and how many they are."""
+    names = list(dict.fromkeys(short(tensor) for tensor in tensors))
+    if len(names) < 3:
+        return ", ".join(names)
+    return f"{names[0]} ... {names[-1]}" + (f" ({len(names)})" if len(names) > 3 else "")

@@ -1,0 +1,53 @@
+"""Fixtures of the command line's tests: a runner, sample models, a few of their images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from discedit_onnx import evaluation
+from discedit_onnx.cli import cli
+
+SAMPLES = Path(__file__).parents[1] / "sample_models"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run a command line in this process; latencies are measured for an instant only."""
+    monkeypatch.setattr(evaluation, "LATENCY_SECONDS", 0.02)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="discedit-onnx")
+
+    return invoke
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory):
+    """Sample models with six images a class: a folder like `sample_models`."""
+    root = tmp_path_factory.mktemp("samples")
+    for file in SAMPLES.glob("*.onnx"):
+        shutil.copy(file, root)
+    for part in ("calibration", "test"):
+        for folder in (SAMPLES / "fashion_mnist" / part).iterdir():
+            target = root / "fashion_mnist" / part / folder.name
+            target.mkdir(parents=True)
+            for file in sorted(folder.iterdir())[:6]:
+                shutil.copy(file, target)
+    return root
+
+
+@pytest.fixture(scope="session")
+def moments(few, tmp_path_factory):
+    """Moments of the sample ResNet on these images."""
+    path = tmp_path_factory.mktemp("moments") / "resnet.safetensors"
+    model, data = few / "fashion_resnet20.onnx", few / "fashion_mnist/calibration"
+    result = CliRunner().invoke(
+        cli, ["calibrate", str(model), "--data", str(data), "-o", str(path)]
+    )
+    assert result.exit_code == 0, result.stderr
+    return path

@@ -1,0 +1,506 @@
+"""Whatever is wrong with the input: one line, an exit code, and nothing left lying about."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+from tiny_models import CLASS_NAMES, classifier, write_images
+
+from discedit_onnx.errors import ModelError
+from discedit_onnx.model import CLASS_NAMES_KEY, load, save
+
+USAGE, MODEL, DATA = 2, 3, 4
+
+
+def contents(folder):
+    """Every file, link and folder below a folder, hidden ones too."""
+    return {
+        path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def here(tmp_path, run):
+    """A folder with a tiny model, its moments, images, and a folder for outputs."""
+    proto = classifier()
+    proto.metadata_props.add(key=CLASS_NAMES_KEY, value='["ant", "bee", "cat"]')
+    onnx.save(proto, tmp_path / "model.onnx")
+    write_images(tmp_path / "images", (5, 4, 4))
+    (tmp_path / "out").mkdir()
+    assert run("calibrate", tmp_path / "model.onnx", "--data", tmp_path / "images").exit_code == 0
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here, run):
+    """Run a command line that must fail, in a folder that must stay as it is."""
+
+    def refuse(code, *arguments, says=()):
+        before = contents(here)
+        result = run(*arguments)
+        assert contents(here) == before
+        assert result.stdout == ""
+        assert result.exit_code == code, result.stderr
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.endswith("\n")
+        for words in [says] if isinstance(says, str) else says:
+            assert words in result.stderr
+        return result.stderr
+
+    return refuse
+
+
+def commands(here, model):
+    """Every command line that reads a model, with all else in order."""
+    data, moments, out = here / "images", here / "model.moments.safetensors", here / "out/x"
+    return {
+        "inspect": ("inspect", model),
+        "calibrate": ("calibrate", model, "--data", data, "-o", out),
+        "score": ("score", model, "--moments", moments),
+        "score-data": ("score", model, "--data", data),
+        "prune": ("prune", model, "--sparsity", 0.2, "--moments", moments, "-o", out),
+        "prune-data": ("prune", model, "--sparsity", 0.2, "--data", data, "-o", out),
+        "prune-l1": ("prune", model, "--sparsity", 0.2, "--criterion", "l1", "-o", out),
+        "forget": ("forget", model, "--class", 0, "--moments", moments, "-o", out),
+        "forget-data": ("forget", model, "--class", 0, "--data", data, "-o", out),
+        "evaluate": ("evaluate", model, "--data", data),
+        "evaluate-against": ("evaluate", here / "model.onnx", "--data", data, "--against", model),
+    }
+
+
+READING = (
+    "inspect", "calibrate", "score", "score-data", "prune", "prune-data", "prune-l1", "forget",
+    "forget-data", "evaluate", "evaluate-against",
+)  # fmt: skip
+WITH_DATA = ("calibrate", "score-data", "prune-data", "forget-data", "evaluate")
+
+
+def test_all_of_them_work_when_nothing_is_wrong(here, run):
+    for arguments in commands(here, here / "model.onnx").values():
+        result = run(*arguments)
+        assert result.exit_code == 0, (arguments, result.stderr)
+        for file in (here / "out").iterdir():
+            file.unlink()
+    assert tuple(commands(here, None)) == READING
+
+
+# The model
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "noise", "truncated"])
+def test_a_file_that_is_no_model(here, refused, command, kind):
+    path = here / "bad.onnx"
+    whole = (here / "model.onnx").read_bytes()
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "missing":
+        path.write_bytes(
+            {
+                "text": b"not a model\n",
+                "empty": b"",
+                "noise": bytes(range(256)),
+                "truncated": whole[: len(whole) // 2],
+            }[kind]
+        )
+    what = "no such file" if kind in ("missing", "folder") else "not an ONNX model, or a truncated"
+    refused(MODEL, *commands(here, path)[command], says=("bad.onnx", what))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_sample_model_truncated(run, few, tmp_path, share):
+    whole = (few / "fashion_resnet20.onnx").read_bytes()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(whole[: int(share * len(whole))])
+    result = run("inspect", path)
+    assert result.exit_code == MODEL
+    assert result.stderr == f"error: {path}: not an ONNX model, or a truncated one\n"
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("cut", ["missing", "short"])
+def test_external_data_that_is_not_there(here, refused, command, cut):
+    path, weights = here / "big.onnx", here / "big.weights"
+    onnx.save(
+        onnx.load(here / "model.onnx"), path, save_as_external_data=True,
+        location=weights.name, size_threshold=0,
+    )  # fmt: skip
+    if cut == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:10])
+    says = ("big.weights, which is missing" if cut == "missing" else "can't be read",)
+    refused(MODEL, *commands(here, path)[command], says=says)
+
+
+@pytest.mark.parametrize("command", WITH_DATA)
+def test_no_classifier_output(here, refused, command):
+    proto = classifier()
+    del proto.graph.output[:]
+    shape = ["N", 5, 6, 5]
+    proto.graph.output.append(helper.make_tensor_value_info("h2", TensorProto.FLOAT, shape))
+    del proto.graph.node[4:]
+    onnx.save(proto, here / "features.onnx")
+    says = "no classifier output"
+    refused(MODEL, *commands(here, here / "features.onnx")[command], says=says)
+
+
+def test_nothing_to_calibrate(here, refused):
+    """A model whose only layer is its output."""
+    proto = classifier()
+    del proto.graph.node[:-3]
+    proto.graph.node[0].input[0] = "x"
+    w3 = next(t for t in proto.graph.initializer if t.name == "w3")
+    w3.CopyFrom(helper.make_tensor("w3", TensorProto.FLOAT, [1, 3], [1, 2, 3]))
+    onnx.save(proto, here / "flat.onnx")
+    arguments = commands(here, here / "flat.onnx")
+    refused(MODEL, *arguments["calibrate"], says="nothing in it can be removed")
+    refused(USAGE, *arguments["prune-l1"], says="at most 0")
+
+
+# Classes
+
+
+@pytest.mark.parametrize("source", ["--moments", "--data"])
+@pytest.mark.parametrize("name", ["3", "-1", "dog", "Ant", ""])
+def test_a_class_that_is_not_there(here, refused, source, name):
+    place = here / ("images" if source == "--data" else "model.moments.safetensors")
+    arguments = ("forget", here / "model.onnx", "--class", name, source, place)
+    refused(USAGE, *arguments, says=(f"no class {name!r}", "0 ant, 1 bee, 2 cat"))
+
+
+def test_all_classes(here, refused):
+    arguments = [word for k in (0, 1, 2) for word in ("--class", k)]
+    refused(USAGE, "forget", here / "model.onnx", *arguments, says="leave at least one")
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, "nan"])
+def test_a_share_that_is_none(here, refused, share):
+    arguments = ("forget", here / "model.onnx", "--class", 0, "--share", share)
+    refused(USAGE, *arguments, says="is not in (0, 1)")
+
+
+def test_a_class_without_images_can_not_be_forgotten(here, run):
+    shutil.rmtree(here / "images/bee")
+    arguments = ("forget", here / "model.onnx", "--class", "bee", "--data", here / "images")
+    before = contents(here)
+    result = run(*arguments)
+    assert result.exit_code == DATA
+    assert contents(here) == before
+    warning, error = result.stderr.splitlines()
+    assert warning.startswith("warning: no images of bee")
+    assert error.startswith("error: nothing to edit")
+
+
+# Images
+
+
+def spoil(folder, how):
+    """Make something of a folder of images that can't be used; what the message must say."""
+    image = folder / "bee" / "2.png"
+    if how == "unreadable":
+        image.write_bytes(image.read_bytes()[:40])
+        return "bee/2.png: can't be read as an image"
+    if how == "no image":
+        image.write_text("hello")
+        return "bee/2.png: can't be read as an image"
+    if how == "size":
+        Image.new("L", (7, 6)).save(image)
+        return "bee/2.png: is 7 x 6 pixels, but the model takes 5 x 6 pixels"
+    if how == "colour":
+        Image.new("RGB", (5, 6)).save(image)
+        return "bee/2.png: is a colour image, but the model takes grey images"
+    if how == "missing":
+        shutil.rmtree(folder)
+        return "no such folder"
+    if how == "flat":
+        shutil.rmtree(folder)
+        folder.mkdir()
+        Image.new("L", (5, 6)).save(folder / "1.png")
+        return "images without class folders"
+    for found in folder.rglob("*.png"):
+        found.unlink()
+    if how == "empty folders":
+        return "no images in its 3 class folders"
+    for found in folder.iterdir():
+        found.rmdir()
+    return "images: empty"
+
+
+@pytest.mark.parametrize("command", WITH_DATA)
+@pytest.mark.parametrize(
+    "how",
+    ["unreadable", "no image", "size", "colour", "missing", "flat", "empty folders", "empty"],
+)
+def test_images_that_can_not_be_used(here, refused, command, how):
+    says = spoil(here / "images", how)
+    refused(DATA, *commands(here, here / "model.onnx")[command], says=says)
+
+
+@pytest.mark.parametrize("command", WITH_DATA)
+@pytest.mark.parametrize(
+    "names",
+    [("ant", "cat", "dog"), ("0", "1", "3"), ("ant", "bee"), ("1", "2", "3")],
+)
+def test_labels_that_do_not_match(here, refused, command, names):
+    folders = [here / "images" / name for name in CLASS_NAMES]
+    for folder, name in zip(folders, names, strict=False):
+        folder.rename(here / "images" / f"new-{name}")
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+    for name in names:
+        (here / "images" / f"new-{name}").rename(here / "images" / name)
+    if names == ("ant", "bee"):  # classes may be missing, others may not be added
+        (here / "images" / "wasp").mkdir()
+        (here / "images" / "cat").mkdir()
+        shutil.copy(here / "images/ant/0.png", here / "images/wasp")
+    refused(DATA, *commands(here, here / "model.onnx")[command], says="don't match the model's")
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"image_std": 0, "image_mean": 0}'])
+def test_preprocessing_that_is_none(here, refused, text):
+    path = here / "preprocess.json"
+    if text is not None:
+        path.write_text(text)
+    arguments = commands(here, here / "model.onnx")["calibrate"]
+    refused(DATA, *arguments, "--preprocess", path, says="preprocess.json: ")
+
+
+# Moments
+
+
+@pytest.mark.parametrize("command", ["score", "prune", "forget"])
+@pytest.mark.parametrize("kind", ["another", "damaged", "missing"])
+def test_moments_that_do_not_belong(here, refused, command, kind):
+    path = here / "model.moments.safetensors"
+    if kind == "another":
+        proto = onnx.load(here / "model.onnx")
+        proto.doc_string = "changed"
+        onnx.save(proto, here / "model.onnx")
+        says = "moments are of another model"
+    elif kind == "damaged":
+        path.write_bytes(path.read_bytes()[:-9])
+        says = "not a safetensors file, or a truncated one"
+    else:
+        path.unlink()
+        says = "no such moments file"
+    refused(DATA, *commands(here, here / "model.onnx")[command], says=says)
+
+
+@pytest.mark.parametrize("command", ["score", "prune", "forget"])
+def test_neither_data_nor_moments(here, refused, command):
+    (here / "model.moments.safetensors").unlink()
+    whole = list(commands(here, here / "model.onnx")[command])
+    at = whole.index("--moments")
+    says = ("--data DIR", "--moments FILE", "model.moments.safetensors")
+    refused(USAGE, *whole[:at], *whole[at + 2 :], says=says)
+
+
+# Outputs
+
+
+def writing(here):
+    return {
+        name: [*arguments[:-2], "-o"]
+        for name, arguments in commands(here, here / "model.onnx").items()
+        if "-o" in arguments
+    }
+
+
+WRITING = ("calibrate", "prune", "prune-data", "prune-l1", "forget", "forget-data")
+
+
+@pytest.mark.parametrize("command", WRITING)
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("spelling", ["model.onnx", "out/../model.onnx", "link.onnx"])
+def test_the_output_is_the_input(here, refused, command, force, spelling):
+    (here / "link.onnx").symlink_to(here / "model.onnx")
+    says = "would overwrite the input"
+    refused(USAGE, *writing(here)[command], here / spelling, *["--force"] * force, says=says)
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_the_output_exists(here, refused, run, command):
+    (here / "out/x").write_text("precious")
+    arguments = writing(here)[command]
+    refused(USAGE, *arguments, here / "out/x", says=("exists already", "--force"))
+    assert run(*arguments, here / "out/x", "--force").exit_code == 0
+    assert (here / "out/x").read_bytes() != b"precious"
+
+
+def test_a_default_output_exists(here, refused, run):
+    model = here / "model.onnx"
+    refused(USAGE, "calibrate", model, "--data", here / "images", says="exists already")
+    assert run("forget", model, "--class", 0, "--share", 0.5).exit_code == 0
+    says = "model.forget-ant.onnx: exists already"
+    refused(USAGE, "forget", model, "--class", "ant", "--share", 0.5, says=says)
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_the_output_can_not_be_there(here, refused, command):
+    arguments = writing(here)[command]
+    refused(USAGE, *arguments, here / "nowhere/x", says="nowhere: no such folder")
+    for force in ([], ["--force"]):
+        refused(USAGE, *arguments, here / "out", *force, says="out: is a folder")
+
+
+def test_the_output_would_overwrite_external_weights(here, refused):
+    """What is written for such a model is `NAME` and `NAME.data`."""
+    path = here / "big.onnx"
+    onnx.save(
+        onnx.load(here / "model.onnx"), path, save_as_external_data=True,
+        location="w.data", size_threshold=0,
+    )  # fmt: skip
+    arguments = ("prune", path, "--criterion", "l1", "--sparsity", 0.2, "-o")
+    refused(USAGE, *arguments, here / "w", "--force", says="would overwrite the input")
+    (here / "other.data").write_text("precious")
+    refused(USAGE, *arguments, here / "other", says="other.data: exists already")
+
+
+def test_a_disk_that_is_full(here, refused, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(onnx, "save", full)
+    arguments = commands(here, here / "model.onnx")["prune-l1"]
+    refused(USAGE, *arguments, says="out/x: can't be written: No space left on device")
+
+
+def test_an_invalid_result_is_not_written(here):
+    model = load(here / "model.onnx")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    proto.graph.node[0].input[0] = "nowhere"
+    before = contents(here)
+    with pytest.raises(ModelError, match="the edited model is not valid"):
+        save(proto, model, here / "out/x.onnx")
+    assert contents(here) == before
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize("command", ["prune", "prune-data", "prune-l1"])
+@pytest.mark.parametrize("sparsity", ["1", "1.5", "-0.1", "nan", "inf"])
+def test_a_sparsity_that_is_none(here, refused, command, sparsity):
+    whole = commands(here, here / "model.onnx")[command]
+    arguments = [f"--sparsity={sparsity}" if word == 0.2 else word for word in whole]
+    arguments.remove("--sparsity")
+    refused(USAGE, *arguments, says="is not in [0, 1)")
+
+
+@pytest.mark.parametrize("command", ["prune", "prune-data", "prune-l1"])
+def test_a_sparsity_that_the_graph_does_not_allow(here, refused, run, command):
+    whole = commands(here, here / "model.onnx")[command]
+    line = refused(
+        USAGE, *[0.99 if a == 0.2 else a for a in whole],
+        says="sparsity 0.99 is more than this graph allows: at most 0.",
+    )  # fmt: skip
+    most = float(line.split("at most ")[1])
+    assert run(*[most if a == 0.2 else a for a in whole]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("score", "--witness", "best"), "no witness named 'best'; there are t1, "),
+        (("forget", "--class", 0, "--witness", "l1"), "no witness named 'l1'"),
+        (("score", "--csv", "--json"), "give one"),
+    ],
+)
+def test_options_that_make_no_sense(here, refused, arguments, says):
+    refused(USAGE, arguments[0], here / "model.onnx", *arguments[1:], says=says)
+
+
+def test_a_criterion_that_is_unknown(here, refused):
+    arguments = commands(here, here / "model.onnx")["prune"]
+    says = "no criterion named 'best'; there are t1, fisher"
+    refused(USAGE, *arguments, "--criterion", "best", says=says)
+
+
+# Devices
+
+
+RUNNING = tuple(name for name in READING if name not in ("inspect", "score"))
+
+
+@pytest.mark.parametrize("command", RUNNING)
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "CPU", ""])
+def test_a_device_that_is_none(here, refused, command, device):
+    arguments = commands(here, here / "model.onnx")[command]
+    refused(USAGE, *arguments, "--device", device, says="use auto, cpu, cuda or cuda:N")
+
+
+@pytest.mark.parametrize("command", RUNNING)
+def test_cuda_that_is_not_there(here, refused, command, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    arguments = commands(here, here / "model.onnx")[command]
+    says = ("built without CUDA", "discedit-onnx[gpu]", "--device cpu")
+    refused(USAGE, *arguments, "--device", "cuda", says=says)
+
+
+@pytest.mark.parametrize("command", RUNNING)
+def test_no_onnx_runtime(here, refused, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    arguments = commands(here, here / "model.onnx")[command]
+    refused(USAGE, *arguments, says=("ONNX Runtime is not installed", "discedit-onnx[cpu]"))
+
+
+def test_no_onnx_runtime_in_a_process_of_its_own(here):
+    """Nothing else imports it on the way; what needs no runtime still works."""
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None; from discedit_onnx.cli import main; main()"
+    )
+
+    def run(*arguments):
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    model = here / "model.onnx"
+    refused = run("evaluate", model, "--data", here / "images")
+    assert refused.returncode == USAGE
+    assert refused.stderr.startswith("error: ONNX Runtime is not installed")
+    assert refused.stderr.count("\n") == 1
+    for arguments in (("inspect", model), ("score", model)):
+        assert run(*arguments).returncode == 0
+    doctor = run("doctor")
+    assert doctor.returncode == 0
+    assert "warning: ONNX Runtime is not installed" in doctor.stderr
+
+
+@pytest.mark.parametrize("command", ["calibrate", "prune-data", "forget-data"])
+def test_an_interruption_leaves_nothing(here, run, command, monkeypatch):
+    """Ctrl-C comes while images are read."""
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("discedit_onnx.calibration.runner._features", interrupt)
+    before = contents(here)
+    result = run(*commands(here, here / "model.onnx")[command])
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted: nothing more was written\n"
+    assert contents(here) == before
+
+
+# The demo
+
+
+def test_a_demo_without_sample_models(here, refused):
+    arguments = ("demo", "--samples", here / "images", "-o", here / "out/demo")
+    refused(USAGE, *arguments, says=("images: no sample models there", "--samples"))
+
+
+def test_a_demo_where_it_must_not_write(here, refused, few):
+    for folder, says in ((few, "the folder of the sample models"), (here / "model.onnx", "is not")):
+        refused(USAGE, "demo", "--samples", few, "-o", folder, says=says)
+    assert (few / "fashion_resnet20.onnx").is_file()

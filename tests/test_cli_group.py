@@ -1,0 +1,198 @@
+"""The command line as a whole: what it loads, how it ends, what it prints where."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import resource
+import subprocess
+import sys
+
+import click
+import pytest
+
+from discedit_onnx.cli import COMMANDS, cli
+from discedit_onnx.cli import inspect as inspect_module
+from discedit_onnx.editing.forget import DEFAULT_SHARE
+from discedit_onnx.editing.prune import DATA_FREE
+from discedit_onnx.scoring.saliency import DEFAULT_WITNESS
+from discedit_onnx.scoring.witness import WITNESSES
+
+PROGRAM = [sys.executable, "-m", "discedit_onnx"]
+HEAVY = ("numpy", "onnx", "onnxruntime", "rich", "scipy", "PIL", "onnx_graphsurgeon")
+
+
+def test_help_loads_nothing_heavy_and_answers_at_once():
+    code = "\n".join(
+        [
+            "import sys",
+            "from discedit_onnx.cli import cli",
+            "for arguments in (['--help'], *([name, '--help'] for name in sys.argv[1:])):",
+            "    try: cli(arguments)",
+            "    except SystemExit as end: assert not end.code",
+            f"print([name for name in {HEAVY} if name in sys.modules])",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *COMMANDS], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*PROGRAM, "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.3
+
+
+def test_help_lists_every_command(run):
+    result = run("-h")
+    assert result.exit_code == 0
+    assert re.findall(r"^  (\w+)  ", result.stdout.split("Commands:")[1], re.M) == list(COMMANDS)
+    assert "..." not in result.stdout.split("Commands:")[1]  # no description is cut off
+    assert run().stdout == result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help(run, name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: discedit-onnx {name} ")
+
+
+def test_help_names_what_the_library_has(run):
+    """Defaults and choices are written out, so that help loads no library; they must agree."""
+    prune = cli.get_command(click.Context(cli), "prune")
+    defaults = {option.name: option.default for option in prune.params}
+    assert defaults["criterion"] == DEFAULT_WITNESS
+    text = " ".join(run("prune", "-h").stdout.split())
+    assert f"({', '.join(WITNESSES)}); or {', '.join(DATA_FREE)}" in text
+    text = " ".join(run("forget", "-h").stdout.split())
+    assert f"[default: {DEFAULT_SHARE:g}]" in text
+    assert f"[default: {DEFAULT_WITNESS}]" in text
+
+
+def test_version(run):
+    assert re.fullmatch(r"discedit-onnx, version \d+\.\d+\.\d+\S*\n", run("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prun"], "No such command 'prun'"),
+        (["prune"], "Missing argument 'MODEL'. See discedit-onnx prune --help"),
+        (["prune", "m.onnx", "-o", "x"], "--sparsity"),
+        (["prune", "m.onnx", "-o", "x", "--sparsity", "much"], "'much' is not a valid float"),
+        (["calibrate", "m.onnx", "--data", "d", "--batch-size", "0"], "0 is not in the range x>=1"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(run, arguments, words):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+
+
+def test_options_come_from_the_environment(run, few, monkeypatch):
+    monkeypatch.setenv("DISCEDIT_JSON", "1")
+    assert json.loads(run("inspect", few / "fashion_vgg.onnx").stdout)["parameters"] == 315434
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted: "),
+        (ValueError("two\n  lines\x1b[31m"), 1, "internal error: ValueError: two lines?[31m"),
+        (PermissionError(13, "Permission denied", "f"), 2, "error: f: Permission denied\n"),
+    ],
+)
+def test_every_end_is_one_line(run, few, monkeypatch, error, code, line):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr(inspect_module.dx, "load", fail, raising=False)
+    result = run("inspect", few / "fashion_vgg.onnx")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_traceback_on_request(run, monkeypatch):
+    def fail(path):
+        raise ValueError("here")
+
+    monkeypatch.setattr(inspect_module.dx, "load", fail, raising=False)
+    monkeypatch.setenv("DISCEDIT_TRACEBACK", "1")
+    result = run("inspect", "m.onnx")
+    assert isinstance(result.exception, ValueError)
+
+
+def test_a_reader_that_goes_away(few, moments):
+    command = [*PROGRAM, "score", few / "fashion_resnet20.onnx", "--moments", moments, "--csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"layer,channel,component,class,bound,sign\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_names_that_the_terminal_can_not_show(few, tmp_path, encoding):
+    model = tmp_path / "modèle.onnx"
+    model.write_bytes((few / "fashion_vgg.onnx").read_bytes())
+    done = subprocess.run(
+        [*PROGRAM, "inspect", model],
+        capture_output=True,
+        encoding=encoding,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    assert ("modèle.onnx" if encoding == "utf-8" else r"mod\xe8le.onnx") in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_bar_for_those_who_watch(few, tmp_path):
+    """Standard error is a terminal here; elsewhere in these tests it is not, and stays empty."""
+    ours, theirs = pty.openpty()
+    command = [
+        *PROGRAM, "calibrate", few / "fashion_resnet20.onnx", "--json", "--batch-size", "8",
+        "--data", few / "fashion_mnist/calibration", "-o", tmp_path / "m.safetensors",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+        json.loads(process.stdout.read())
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"calibrating" in seen
+    assert b"60/60" in seen
+    assert b"/s" in seen
+
+
+def test_tables_fit_the_terminal_and_are_plain_when_piped(run, few, moments, monkeypatch):
+    model = few / "fashion_resnet20.onnx"
+    for width in (60, 80, 140):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for arguments in (["inspect", model], ["score", model, "--moments", moments]):
+            text = run(*arguments).stdout
+            assert "\x1b" not in text
+            assert not any(line.endswith(" ") for line in text.splitlines())
+            assert "─" in text
+            for table in text.split("\n\n"):
+                if "─" in table:
+                    assert max(map(len, table.splitlines())) <= width

@@ -59,6 +59,7 @@ def test_names_that_are_not_known_are_those_of_the_folders(tmp_path):
         (["ant", "bee"], ("cat", "dog", "eel")),  # too few, other names
         (["bees", "cats", "dogs"], ("cat", "dog", "bee")),  # resemble classes elsewhere
         (["ant", "bee", "dog"], ("ant", "dog", "eel")),  # a class elsewhere
+        (["ant", "bee", "dog"], CLASS_NAMES),  # two by name, one unknown
         (["1", "2", "3"], CLASS_NAMES),  # counted from 1
         (["1", "2", "3"], None),
         (["1", "10", "2"], None),

@@ -246,8 +246,11 @@ def _by_number(
 def _contradict(folders: Sequence[str], class_names: Sequence[str] | None) -> bool:
     """Whether a folder's name speaks against its place in the sorted order.
 
-    It does if it begins with another number, or resembles the name of another class only.
+    It does if it begins with another number, or resembles the name of another class only; or if
+    other folders are named exactly like classes and it is not, for then names are what counts.
     """
+    if class_names is not None and not set(folders).isdisjoint(class_names):
+        return True
     for place, folder in enumerate(folders):
         found = NUMBERED.fullmatch(folder)
         if found is not None and int(found[1]) != place:

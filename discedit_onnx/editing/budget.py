@@ -70,7 +70,7 @@ def choose(coupling: Coupling, saliency: NDArray[np.float64], sparsity: float) -
         return removed
 
     def reached(number: int) -> float:
-        return 1 - count.left(first(number)) / count.total
+        return 1 - count.left(first(number)) / count.total if count.total else 0.0
 
     if sparsity > reached(len(order)):
         raise UsageError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from ..graph.view import infer_shapes, weight_tensors
 
@@ -93,11 +93,14 @@ def _rewrite_input(
     position = int(rewrite.place)
     name = node.input[position]
     tensors = weight_tensors(model)
-    source = tensors[_behind_identity(model, name, tensors)]
+    source = _constant(model, name, tensors)
     if readers[name] > 1 or name not in tensors:
         copy = model.graph.initializer.add()
         copy.CopyFrom(source)
         copy.name = f"{name}.{node.output[0]}"
+        if model.ir_version < 4:  # up to there, initializers are graph inputs too
+            info = helper.make_tensor_value_info(copy.name, copy.data_type, copy.dims)
+            model.graph.input.append(info)
         readers[name] -= 1
         readers[copy.name] = 1
         node.input[position] = copy.name
@@ -107,12 +110,17 @@ def _rewrite_input(
     store(source, array)
 
 
-def _behind_identity(
+def _constant(
     model: onnx.ModelProto, name: str, tensors: dict[str, onnx.TensorProto]
-) -> str:
+) -> onnx.TensorProto:
+    """What `View.constant` reads, as a tensor."""
     while name not in tensors:
-        (name,) = (node.input[0] for node in model.graph.node if name in node.output)
-    return name
+        (node,) = (node for node in model.graph.node if name in node.output)
+        if node.op_type == "Constant":
+            (numbers,) = (helper.get_attribute_value(a) for a in node.attribute)
+            return numpy_helper.from_array(np.array(numbers))
+        name = node.input[0]
+    return tensors[name]
 
 
 def _reads(graph: onnx.GraphProto) -> Iterator[str]:

@@ -104,6 +104,7 @@ class Equations:
         self.pins: list[PinReason] = []
         self.contractions: list[Contraction] = []
         self.extents: list[Extent] = []
+        self.parts: list[NDArray[np.int64]] = []
         # Tensors whose axes are fixed, with the reason: graph inputs, and what gave up.
         self._opaque: dict[str, tuple[Node | None, str]] = dict.fromkeys(
             view.inputs, (None, "graph input")
@@ -217,6 +218,13 @@ class Scope:
         """Whether an input depends on what the model is given."""
         return self.node.inputs[position] in self.view.varying
 
+    def factor(self, position: int, ids: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        """Variables of an input if it holds a constant's very elements, else None.
+
+        Setting these of the constant to zero then sets the input to zero.
+        """
+        return ids if self.view.origin(self.node.inputs[position]) else None
+
     # --- what the rule says
 
     def ids(self, position: int, axis: int) -> NDArray[np.int64] | None:
@@ -253,6 +261,10 @@ class Scope:
         ids = self._equations.fresh(length)
         self.pin(ids, why)
         return ids
+
+    def separate(self, parts: Sequence[NDArray[np.int64]]) -> None:
+        """Say that an axis is taken apart into these, none of which may become empty."""
+        self._equations.parts.extend(parts)
 
     def emit(self, axes: Sequence[NDArray[np.int64] | None], output: int = 0) -> None:
         """Give an output its variables."""

@@ -80,21 +80,20 @@ def count_macs(view: View) -> int | None:
 def _macs(view: View, node: Node) -> int | None:
     if node.domain or node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
-    position = 0 if node.op == "ConvTranspose" else None
-    counted = node.inputs[position] if position is not None else node.outputs[0]
-    elements = _elements(view, counted)
+    elements = _elements(view, node.inputs[0] if node.op == "ConvTranspose" else node.outputs[0])
     weight = view.shapes.get(node.inputs[1])
-    if elements is None or weight is None or None in weight[:2]:
+    if elements is None or weight is None:
         return None
-    if node.op in ("Conv", "ConvTranspose"):
-        return elements * math.prod(length or 1 for length in weight[1:])
-    transposed = node.op == "Gemm" and node.attributes.get("transB", 0)
-    return elements * (weight[-1 if transposed else -2] or 1) if len(weight) > 1 else elements
+    by_rows = node.op != "MatMul" and (node.op != "Gemm" or node.attributes.get("transB", 0))
+    # What one element is summed over: a filter; a row of the weight; a column, or all of a vector.
+    each = weight[1:] if by_rows else weight[-2:-1] or weight
+    lengths = [length for length in each if length is not None]
+    return elements * math.prod(lengths) if len(lengths) == len(each) else None
 
 
 def _elements(view: View, name: str) -> int | None:
     """Elements of a tensor for one sample."""
     shape = view.shapes.get(name)
-    if not shape or None in shape[1:]:
+    if shape is None or None in shape[1:]:
         return None
     return math.prod(length or 1 for length in shape[1:])

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class Group:
     """Components that meet the same axes of the same constants, ranked together.
 
+    Where an axis is split, they also meet the same parts of it: while one component of each group
+    is kept, no axis of any tensor becomes empty.
+
     Attributes
     ----------
     name
@@ -146,7 +149,7 @@ class Coupling:
         through: dict[int, dict[str, None]] = {i: {} for i in range(len(self.groups))}
         for name, axes in self.equations.axes.items():
             for ids in axes:
-                if ids is not None:
+                if ids is not None and name in self.view.varying:
                     components = self.of(ids)
                     for group in np.unique(self.group_of[components[components >= 0]]):
                         through[int(group)][name] = None
@@ -164,10 +167,10 @@ class Coupling:
         for (where, why), parts in reasons.items():
             held = np.zeros(labels.max() + 1, dtype=bool)
             held[np.concatenate(parts)] = True
-            counts = {b.tensor: int(held[labels[b.start : b.stop]].sum()) for b in blocks}
-            tensors = tuple(name for name, count in counts.items() if count)
+            counts = [(b.tensor, int(held[labels[b.start : b.stop]].sum())) for b in blocks]
+            tensors = tuple(dict.fromkeys(tensor for tensor, count in counts if count))
             if tensors:
-                found.append(Pinned(where, why, tensors, sum(counts.values())))
+                found.append(Pinned(where, why, tensors, sum(count for _, count in counts)))
         return tuple(sorted(found, key=lambda pinned: -pinned.indices))
 
 
@@ -222,14 +225,13 @@ def _labels(equations: Equations) -> NDArray[np.int64]:
 def _members(
     equations: Equations, labels: NDArray[np.int64], free: NDArray[np.bool_]
 ) -> dict[int, tuple[int, ...]]:
-    """The blocks that each free label meets."""
+    """The blocks that each free label meets, and after them the parts of split axes."""
     if not equations.blocks:
         return {}
-    variables = np.concatenate([np.arange(b.start, b.stop) for b in equations.blocks])
-    block = np.repeat(
-        np.arange(len(equations.blocks)), [b.stop - b.start for b in equations.blocks]
-    )
-    pairs = np.unique(np.stack([labels[variables], block], axis=1)[free[labels[variables]]], axis=0)
+    runs = [np.arange(b.start, b.stop) for b in equations.blocks] + equations.parts
+    variables = np.concatenate(runs)
+    run = np.repeat(np.arange(len(runs)), [len(ids) for ids in runs])
+    pairs = np.unique(np.stack([labels[variables], run], axis=1)[free[labels[variables]]], axis=0)
     starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
     parts = np.split(pairs, starts[1:]) if len(starts) else []
     return {int(part[0, 0]): tuple(part[:, 1].tolist()) for part in parts}
@@ -239,7 +241,7 @@ def _group(
     equations: Equations, signature: tuple[int, ...], components: NDArray[np.int64]
 ) -> Group:
     """A group, named after the first weight (not bias or statistic) that it meets."""
-    blocks = [equations.blocks[i] for i in signature]
+    blocks = [equations.blocks[i] for i in signature if i < len(equations.blocks)]
     dims = equations.view.initializers
     named = next((b for b in blocks if len(dims[b.tensor].dims) > 1), blocks[0])
     return Group(named.tensor, components, tuple((b.tensor, b.axis) for b in blocks))

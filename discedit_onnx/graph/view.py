@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SMALL = 4096
 """Elements up to which a constant is kept in the skeleton: it may be a shape."""
 
+MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that give back the elements of their first input."""
+
 Shape = tuple[int | None, ...]
 
 
@@ -115,6 +118,15 @@ class View:
         if name in self.initializers:
             return self.initializers[name].data_type
         return self.types[name].elem_type if name in self.types else 0
+
+    def origin(self, name: str) -> str | None:
+        """The initializer whose elements a tensor holds in some order, if there is one."""
+        while name not in self.initializers:
+            node = self.producer.get(name)
+            if node is None or node.domain or node.op not in MOVES:
+                return None
+            name = node.inputs[0]
+        return name
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Value of a constant tensor, also behind Identity; None for a computed one."""

@@ -22,7 +22,7 @@ def conv(scope: Scope) -> None:
     if groups == 1:
         inner = scope.ids(1, 1)
         scope.equate(x, inner)
-        scope.contract(0, 1, None if scope.varies(1) else inner)
+        scope.contract(0, 1, scope.factor(1, inner))
     elif x is None or out is None:
         scope.pin(x, "feeds a grouped convolution whose weights can't be cut")
         scope.pin(out, "belongs to a grouped convolution whose input can't be cut")
@@ -51,7 +51,7 @@ def _same_offsets(scope: Scope, x: NDArray[np.int64], out: NDArray[np.int64], gr
     else:
         scope.equate(inner, inputs)
         weights = inner[None].repeat(groups, 0).reshape(-1)
-        scope.contract(0, 1, None if scope.varies(1) else weights)
+        scope.contract(0, 1, scope.factor(1, weights))
     scope.equate(outputs[:1], outputs)
 
 
@@ -62,7 +62,7 @@ def conv_transpose(scope: Scope) -> None:
     x, inner = scope.ids(0, 1), scope.ids(1, 0)
     scope.equate(x, inner)
     if groups == 1:
-        scope.contract(0, 1, None if scope.varies(1) else inner)
+        scope.contract(0, 1, scope.factor(1, inner))
         out = scope.ids(1, 1)
     elif x is None:
         out = None

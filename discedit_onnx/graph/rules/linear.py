@@ -45,6 +45,6 @@ def _contract_pair(scope: Scope, a_axis: int, b_axis: int) -> None:
     a, b = scope.ids(0, a_axis), scope.ids(1, b_axis)
     scope.equate(a, b, "is multiplied with what can't be cut")
     if scope.varies(0):
-        scope.contract(0, a_axis, None if scope.varies(1) else b)
+        scope.contract(0, a_axis, scope.factor(1, b))
     else:
-        scope.contract(1, b_axis, a)
+        scope.contract(1, b_axis, scope.factor(0, a))

@@ -17,6 +17,8 @@ def batch_normalization(scope: Scope) -> None:
     if scope.attribute("training_mode", 0) or any(scope.node.outputs[1:]):
         raise Unsupported("is in training mode")
     axes = scope.axes(0)
+    if len(axes) < 2:
+        raise Unsupported("has no channel axis")
     for parameter in range(1, 5):
         axes[1] = scope.equate(axes[1], scope.ids(parameter, 0))
     scope.emit(axes)

@@ -37,6 +37,9 @@ def squeeze(scope: Scope) -> None:
         if None in shape:
             raise Unsupported("drops axes of unknown length")
         given = [axis for axis, length in enumerate(shape) if length == 1]
+        for axis in set(range(len(shape))) - set(given):
+            if (ids := scope.ids(0, axis)) is not None:
+                scope.pin(ids[:2], "would drop the axis if one index were left")
     dropped = {axis % len(shape) for axis in given}
     scope.emit([scope.ids(0, axis) for axis in range(len(shape)) if axis not in dropped])
 
@@ -75,10 +78,11 @@ def flatten(scope: Scope) -> None:
 
 @rule("Reshape")
 def reshape(scope: Scope) -> None:
-    """Axes are merged and split; a split axis is carried by the first of its parts.
+    """Axes are merged and split.
 
-    Splitting C into (a, b) ties the b components in each of the a parts together: they go as a
-    whole, as heads and shuffle groups do.
+    A split axis is carried by the part that tells its components apart, where one does. Otherwise
+    the first part does: splitting C into (a, b) ties the b components in each of the a parts
+    together, and they go as a whole, as heads and shuffle groups do.
     """
     target = scope.constant(1)
     if target is None:
@@ -91,18 +95,30 @@ def reshape(scope: Scope) -> None:
         if merged is None or not parts:
             scope.pin(merged, "is reshaped to nothing")
             continue
-        first, length = parts[0], out_shape[parts[0]]
-        if length is None:
-            raise Unsupported("splits an axis into parts of unknown length")
-        rows = merged.reshape(length, -1)
-        if not (rows == rows[:, :1]).all():
-            scope.equate(rows[:, :1], rows)
-        out[first] = rows[:, 0]
-        if target[first] > 0:
-            scope.extent(1, out[first], element=first)
-        elif target[first] == 0 and first not in before:
-            raise Unsupported("copies the length of another axis")
+        axis, ids = _carrying(scope, merged, parts, [out_shape[part] for part in parts])
+        out[axis] = ids
+        if target[axis] > 0:
+            scope.extent(1, ids, element=axis)
+    for copied in np.flatnonzero(target == 0).tolist():
+        if not np.array_equal(merge(scope, shape, [copied]), out[copied]):  # type: ignore[arg-type]
+            raise Unsupported("copies the length of an axis that is cut in another way")
     scope.emit(out)
+
+
+def _carrying(
+    scope: Scope, merged: NDArray[np.int64], parts: list[int], lengths: list[int | None]
+) -> tuple[int, NDArray[np.int64]]:
+    """Which of the parts of an axis carries its components, and their variables."""
+    if None in lengths:
+        raise Unsupported("splits an axis into parts of unknown length")
+    grid = merged.reshape(_known(lengths))
+    for i, part in enumerate(parts):
+        rows = np.moveaxis(grid, i, 0).reshape(grid.shape[i], -1)
+        if (rows == rows[:, :1]).all():
+            return part, rows[:, 0]
+    rows = grid.reshape(grid.shape[0], -1)
+    scope.equate(rows[:, :1], rows)
+    return parts[0], rows[:, 0]
 
 
 def _match(shape: Shape, out_shape: Shape) -> list[tuple[list[int], list[int]]]:
@@ -147,7 +163,8 @@ def merge(scope: Scope, shape: Shape, axes: list[int]) -> NDArray[np.int64] | No
     Exactly one of them may carry components; index (i, j) of the merged axis belongs to what
     carries it.
     """
-    carrying = [a for a in axes if scope.carries(0, a) or (scope.is_weight(0) and shape[a] != 1)]
+    wide = [axis for axis in axes if shape[axis] != 1]
+    carrying = [axis for axis in wide if scope.carries(0, axis) or scope.is_weight(0)]
     if not carrying:
         return None
     if len(carrying) > 1 or None in [shape[axis] for axis in axes]:
@@ -202,6 +219,7 @@ def split(scope: Scope) -> None:
     if None in lengths or sum(_known(lengths)) != len(ids):
         raise Unsupported("splits into parts of unknown length")
     parts = np.split(ids, np.cumsum(_known(lengths))[:-1])
+    scope.separate(parts)
     place: str | int | None = 1 if scope.has(1) else None
     if scope.attribute("split") is not None:
         place = "split"

@@ -13,17 +13,21 @@ import os
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
 
 import discedit_onnx as dx
-from discedit_onnx.calibration.images import Images
-from discedit_onnx.calibration.moments import Moments
-from discedit_onnx.editing.edit import Edit
-from discedit_onnx.model import Model
 from discedit_onnx.scoring.saliency import DEFAULT_WITNESS
+
+if TYPE_CHECKING:
+    import onnx
+
+    from discedit_onnx.calibration.images import Images
+    from discedit_onnx.calibration.moments import Moments
+    from discedit_onnx.editing.edit import Edit
+    from discedit_onnx.model import Model
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 SPARSITIES = (0.1, 0.2, 0.3)

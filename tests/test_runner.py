@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -310,6 +312,22 @@ def test_a_model_too_large_for_protobuf_runs_from_files(monkeypatch, tmp_path):
         np.testing.assert_array_equal(session.run(["logits"], feeds)[0], want)
     assert list(tmp_path.iterdir()) == []
     assert proto.SerializeToString() == before
+
+
+def test_memory_does_not_depend_on_the_number_of_images(data, model):
+    """Files repeat, so that only what calibration itself keeps could grow."""
+
+    def peak(times):
+        many = replace(data, files=data.files * times, labels=np.tile(data.labels, times))
+        tracemalloc.start()
+        moments = calibrate(model, many, TAPS, PREPROCESS, device="cpu", batch_size=8)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert moments.count.sum() == len(many)
+        return most
+
+    peak(1)  # what is made once and kept (imports, caches) is made here
+    assert peak(40) < 1.1 * peak(4)
 
 
 @needs_cuda

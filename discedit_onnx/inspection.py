@@ -118,11 +118,11 @@ def inspect(model: Model) -> Inspection:
 
 
 def _describe(view: View, names: tuple[str, ...]) -> tuple[TensorInfo, ...]:
-    from onnx import TensorProto
+    from onnx import TensorProto, TypeProto
 
     described = []
     for name in names:
-        kind = view.types[name]
+        kind = view.types.get(name, TypeProto.Tensor())  # a sequence is described as nothing
         shape = tuple(d.dim_param or d.dim_value or "?" for d in kind.shape.dim)
         dtype = TensorProto.DataType.Name(kind.elem_type).lower()
         described.append(TensorInfo(name, dtype, shape))

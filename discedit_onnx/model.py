@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
@@ -18,9 +19,14 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from .errors import ModelError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 CLASS_NAMES_KEY = "discedit.class_names"
 PREPROCESS_KEY = "discedit.preprocess"
 DEFAULT_DOMAINS = ("", "ai.onnx")
+FORMAT = "protobuf"
+"""Whatever the file's name ends in, from which onnx would guess."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Model:
             names = json.loads(text)
         except json.JSONDecodeError as error:
             raise ModelError(f"{self.path}: metadata {CLASS_NAMES_KEY} is not JSON") from error
+        if not isinstance(names, list):
+            raise ModelError(f"{self.path}: metadata {CLASS_NAMES_KEY} is not a list of names")
         return tuple(str(name) for name in names)
 
     @cached_property
@@ -97,7 +105,7 @@ def load(path: str | Path) -> Model:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
-        proto = onnx.load(str(path), load_external_data=False)
+        proto = onnx.load(str(path), FORMAT, load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from error
     except OSError as error:
@@ -119,15 +127,25 @@ def load(path: str | Path) -> Model:
 
 
 def _external_files(path: Path, proto: onnx.ModelProto) -> tuple[Path, ...]:
-    """The files that initializers of the main graph refer to."""
+    """The files that the graph's tensors refer to."""
     names = {
         entry.value
-        for tensor in proto.graph.initializer
+        for tensor in _tensors(proto.graph)
         if uses_external_data(tensor)
         for entry in tensor.external_data
         if entry.key == "location"
     }
     return tuple(sorted(path.parent / name for name in names))
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and attributes, in subgraphs too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _tensors(subgraph)
 
 
 def _first_line(error: Exception) -> str:
@@ -205,8 +223,9 @@ def _write(proto: onnx.ModelProto, path: Path, external: bool) -> None:
     if not external:
         # Which error says that protobuf's 2 GiB are exceeded depends on its implementation.
         with contextlib.suppress(EncodeError, ValueError):
-            onnx.save(proto, str(path))
+            onnx.save(proto, str(path), FORMAT)
             return
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)  # onnx.save takes the weights out of what it is given
-    onnx.save(copy, str(path), save_as_external_data=True, location=_data_path(path).name)
+    data = _data_path(path).name
+    onnx.save(copy, str(path), FORMAT, save_as_external_data=True, location=data)

@@ -53,7 +53,7 @@ def apply(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     _rewrite_all(edited, plan.rewrites)
     if plan.cuts:
         _refresh_inputs(edited, tensors)
-        _refresh_shapes(edited)
+        _refresh_shapes(edited, tensors)
     return edited
 
 
@@ -140,18 +140,20 @@ def _refresh_inputs(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]
             _set_shape(info, [str(length) for length in tensors[info.name].dims])
 
 
-def _refresh_shapes(model: onnx.ModelProto) -> None:
-    """Bring the shapes that the model notes for its tensors up to date."""
-    noted = list(model.graph.value_info)
-    if not noted:
+def _refresh_shapes(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]) -> None:
+    """Bring the shapes that the model notes for its tensors up to date.
+
+    What can't be inferred was not cut either: the analysis knows no other shapes.
+    """
+    if not model.graph.value_info:
         return
-    del model.graph.value_info[:]
     inferred = {info.name: info for info in infer_shapes(model).graph.value_info}
-    for info in noted:
-        if info.name in inferred:
+    for info in model.graph.value_info:
+        if info.name in tensors:
+            _set_shape(info, [str(length) for length in tensors[info.name].dims])
+        elif info.name in inferred:
             dims = inferred[info.name].type.tensor_type.shape.dim
             _set_shape(info, [str(d.dim_value) if d.HasField("dim_value") else "" for d in dims])
-            model.graph.value_info.append(info)
 
 
 def _set_shape(info: onnx.ValueInfoProto, lengths: list[str]) -> None:

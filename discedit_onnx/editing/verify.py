@@ -14,6 +14,7 @@ from onnx import helper
 
 from ..calibration.runner import open_session
 from ..errors import GateError
+from ..graph.view import weight_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +137,7 @@ def compare(
     for feed in feeds:
         for x, y in zip(a.run(names, feed), b.run(names, feed), strict=True):
             deviation = max(deviation, _deviation(x, y))
-        samples += len(next(iter(feed.values())))
+        samples += max((len(values) for values in feed.values() if values.ndim), default=1)
     tolerance = HALF_TOLERANCE if _is_half(reference) else TOLERANCE
     return Equality(deviation, samples, tolerance, origin, a.device)
 
@@ -155,7 +156,7 @@ def _deviation(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 def _is_half(proto: onnx.ModelProto) -> bool:
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return any(tensor.data_type in halves for tensor in proto.graph.initializer)
+    return any(tensor.data_type in halves for tensor in weight_tensors(proto).values())
 
 
 def random_feeds(view: View, seed: int = 0, batch: int = 4) -> list[dict[str, NDArray[Any]]]:

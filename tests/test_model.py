@@ -1,0 +1,169 @@
+"""Reading models, and what is said of those that can't be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from topologies import TOPOLOGIES
+from topologies.net import Net
+
+from discedit_onnx.errors import ModelError
+from discedit_onnx.inspection import inspect
+from discedit_onnx.model import CLASS_NAMES_KEY, load
+
+
+@pytest.fixture
+def proto():
+    return TOPOLOGIES["conv_chain[bias=True,opset=11]"].build()
+
+
+def outside(proto, path, **options):
+    onnx.save(
+        proto,
+        path,
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+        convert_attribute=True,
+        **options,
+    )
+
+
+def test_load(proto, tmp_path):
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    assert model.proto == proto
+    assert model.hash == hashlib.sha256((tmp_path / "m.onnx").read_bytes()).hexdigest()
+    assert model.file_size == (tmp_path / "m.onnx").stat().st_size
+    assert model.opset == 11
+    assert model.external == ()
+    assert model.class_names is None
+
+
+def test_external_data_is_loaded_and_hashed(proto, tmp_path):
+    original = [numpy_helper.to_array(t).copy() for t in proto.graph.initializer]
+    outside(proto, tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    for array, tensor in zip(original, model.proto.graph.initializer, strict=True):
+        assert (numpy_helper.to_array(tensor) == array).all()
+    before = model.hash
+    weights = tmp_path / "weights.bin"
+    assert model.external == (weights,)
+    assert model.file_size == weights.stat().st_size + (tmp_path / "m.onnx").stat().st_size
+    content = bytearray(weights.read_bytes())
+    content[3] ^= 1
+    weights.write_bytes(bytes(content))
+    assert load(tmp_path / "m.onnx").hash != before
+
+
+def test_external_data_of_constant_nodes_is_loaded(tmp_path):
+    proto = TOPOLOGIES["weights_kept_elsewhere[constants=node]"].build()
+    share = inspect_share(proto, tmp_path / "inside.onnx")
+    outside(proto, tmp_path / "m.onnx")
+    assert [file.name for file in load(tmp_path / "m.onnx").external] == ["weights.bin"]
+    assert inspect(load(tmp_path / "m.onnx")).removable_share == share
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"weights\.bin.*missing"):
+        load(tmp_path / "m.onnx")
+
+
+def inspect_share(proto, path):
+    onnx.save(proto, path)
+    return inspect(load(path)).removable_share
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(ModelError, match="no such file"):
+        load(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match="no such file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a model at all", b"\x89PNG\r\n\x1a\n" + bytes(64), b"\x08\x07", bytes(1000)],
+)
+@pytest.mark.parametrize("name", ["m.onnx", "m.json", "m.textproto", "m"])
+def test_not_onnx(content, name, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match="not an ONNX model") as caught:
+        load(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99])
+def test_truncated(share, proto, tmp_path):
+    content = proto.SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ModelError, match="truncated"):
+        load(tmp_path / "m.onnx")
+
+
+def test_any_file_name_will_do(proto, tmp_path):
+    """The content says what a file is, not its name."""
+    (tmp_path / "m.json").write_bytes(proto.SerializeToString())
+    assert load(tmp_path / "m.json").proto == proto
+
+
+def test_external_data_missing(proto, tmp_path):
+    outside(proto, tmp_path / "m.onnx")
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"weights\.bin, which is missing"):
+        load(tmp_path / "m.onnx")
+
+
+def test_external_data_truncated(proto, tmp_path):
+    outside(proto, tmp_path / "m.onnx")
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    with pytest.raises(ModelError, match="external data can't be read") as caught:
+        load(tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_external_data_elsewhere(proto, tmp_path):
+    """A model must not make us read files outside of its folder."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "secret").write_bytes(bytes(4096))
+    outside(proto, tmp_path / "inner" / "m.onnx")
+    model = onnx.load(tmp_path / "inner" / "m.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        (entry,) = (e for e in tensor.external_data if e.key == "location")
+        entry.value = "../secret"
+    onnx.save(model, tmp_path / "inner" / "m.onnx")
+    with pytest.raises(ModelError, match="external data"):
+        load(tmp_path / "inner" / "m.onnx")
+
+
+def test_class_names(proto, tmp_path):
+    helper.set_model_props(proto, {CLASS_NAMES_KEY: json.dumps(["a", "b", 3])})
+    onnx.save(proto, tmp_path / "m.onnx")
+    assert load(tmp_path / "m.onnx").class_names == ("a", "b", "3")
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "null", '"abc"', '{"0": "a"}'])
+def test_class_names_that_are_no_list(text, proto, tmp_path):
+    helper.set_model_props(proto, {CLASS_NAMES_KEY: text})
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=CLASS_NAMES_KEY):
+        _ = load(tmp_path / "m.onnx").class_names
+
+
+def test_outputs_that_are_no_tensors_can_be_inspected(tmp_path):
+    """As scikit-learn's exports have them."""
+    net = Net()
+    x = net.relu(net.gemm(net.input("N", 7), 7, 10))
+    logits = net.gemm(x, 10, 5)
+    model = net.model(logits)
+    model.graph.node.add(op_type="SequenceConstruct", input=[logits], output=["all"])
+    kind = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    info = helper.make_value_info("all", helper.make_sequence_type_proto(kind))
+    model.graph.output.append(info)
+    onnx.save(model, tmp_path / "m.onnx")
+    inspection = inspect(load(tmp_path / "m.onnx"))
+    assert [output.name for output in inspection.outputs] == [logits, "all"]
+    assert inspection.removable_share > 0.5

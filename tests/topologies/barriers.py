@@ -1,0 +1,123 @@
+"""What components can't get through: operators without a rule, and subgraphs."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto, helper
+
+from .net import CLASSES, SIZE, Net
+from .registry import topology
+
+
+@topology(0.8, runnable=False)
+def custom_operator() -> onnx.ModelProto:
+    """Of a domain that nobody knows, so even its output's shape is unknown."""
+    net = Net()
+    x = net.op("Mystery", net.conv(net.stem(8), 8, 8), domain="org.example")
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", x))
+    return net.model(net.gemm(pooled, 8, CLASSES))
+
+
+@topology(0.9)
+def operator_without_rule() -> onnx.ModelProto:
+    """LRN looks across channels."""
+    net = Net()
+    x = net.op("LRN", net.conv(net.stem(8), 8, 8), size=3)
+    return net.head(net.conv(net.relu(net.conv(x, 8, 8)), 8, 8), 8)
+
+
+@topology(0.8)
+def layer_normalization() -> onnx.ModelProto:
+    """The statistics are taken over what would be cut."""
+    net = Net()
+    x = net.relu(net.gemm(net.input("N", 7), 7, 10))
+    x = net.gemm(x, 10, 8)
+    x = net.op("LayerNormalization", x, net.positive(8), net.weight(8))
+    return net.model(net.gemm(net.relu(net.gemm(x, 8, 10)), 10, CLASSES))
+
+
+@topology(0.8)
+def group_normalization() -> onnx.ModelProto:
+    net = Net(21, ir_version=10)
+    x = net.conv(net.stem(8), 8, 8)
+    x = net.op("GroupNormalization", x, net.positive(8), net.weight(8), num_groups=2)
+    return net.head(net.relu(x), 8)
+
+
+@topology(0.8)
+def computed_shape() -> onnx.ModelProto:
+    """Shape, Gather, Concat, Reshape, as exporters write it; the height is not known."""
+    net = Net()
+    x = net.conv(net.stem(8, net.input("N", 3, "H", SIZE)), 8, 8)
+    batch = net.op("Gather", net.op("Shape", x), net.ints(0), axis=0)
+    x = net.op("Reshape", x, net.op("Concat", batch, net.ints(8, -1), axis=0))
+    return net.model(net.gemm(net.op("ReduceMean", x, axes=[2], keepdims=0), 8, CLASSES))
+
+
+@topology(0.25, captured=("output", "weight"))
+def subgraph(captured: str) -> onnx.ModelProto:
+    """A branch of If reads a tensor, or a weight, of the graph around it."""
+    net = Net()
+    x = net.stem(8)
+    y = net.conv(x, 8, 8)
+    weight = net.weight(8, 8, 3, 3)
+    z = net.op("Conv", y, weight, pads=[1, 1, 1, 1])
+    inside = (
+        helper.make_node("Sigmoid", [z], ["then"])
+        if captured == "output"
+        else helper.make_node("Conv", [z, weight], ["then"], pads=[1, 1, 1, 1])
+    )
+    shape = ["N", 8, SIZE, SIZE]
+    branches = [
+        helper.make_graph(
+            [node], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        )
+        for name, node in (("then", inside), ("else", helper.make_node("Neg", [z], ["else"])))
+    ]
+    flag = net.op("Greater", net.op("ReduceMax", x, keepdims=0), net.number(0.5))
+    z = net.op("If", flag, then_branch=branches[0], else_branch=branches[1])
+    return net.head(net.relu(net.conv(z, 8, 8)), 8)
+
+
+@topology(0.85)
+def shape_used_in_a_subgraph() -> onnx.ModelProto:
+    """A branch reads the same target shape: it must stay what it was for the branch."""
+    net = Net()
+    x = net.input(2, 3, SIZE, SIZE)
+    shape = net.ints(2, 8, 36)
+    y = net.op("ReduceMean", net.op("Reshape", net.stem(8, x), shape), axes=[2], keepdims=0)
+    logits = net.gemm(y, 8, CLASSES)
+    total = helper.make_node("ReduceSum", [shape], ["sum"], keepdims=1)
+    cast = helper.make_node("Cast", ["sum"], ["then"], to=TensorProto.FLOAT)
+    other = helper.make_node("Constant", [], ["else"], value_floats=[1.0])
+    branches = [
+        helper.make_graph(
+            nodes, name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])]
+        )
+        for name, nodes in (("then", [total, cast]), ("else", [other]))
+    ]
+    flag = net.op("Greater", net.op("ReduceMax", x, keepdims=0), net.number(0.5))
+    scale = net.op("If", flag, then_branch=branches[0], else_branch=branches[1])
+    return net.model(net.op("Mul", logits, scale))
+
+
+@topology(0.9)
+def local_function() -> onnx.ModelProto:
+    """A function of the model's own."""
+    net = Net()
+    x = net.conv(net.stem(8), 8, 8)
+    x = net.op("Gate", x, domain="local")
+    model = net.head(net.conv(net.relu(net.conv(x, 8, 8)), 8, 8), 8)
+    function = helper.make_function(
+        "local",
+        "Gate",
+        ["a"],
+        ["b"],
+        [
+            helper.make_node("Sigmoid", ["a"], ["s"]),
+            helper.make_node("Mul", ["a", "s"], ["b"]),
+        ],
+        [helper.make_opsetid("", net.opset)],
+    )
+    model.functions.append(function)
+    return model

@@ -13,6 +13,10 @@ from .graph.coupling import analyse
 from .graph.rules import find_rule
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnx import ValueInfoProto
+
     from .graph.coupling import Coupling, Group, Pinned
     from .graph.view import View
     from .model import Model
@@ -105,8 +109,8 @@ def inspect(model: Model) -> Inspection:
     most = np.zeros(coupling.size, dtype=bool)
     most[removable(coupling, np.zeros(coupling.size))] = True
     return Inspection(
-        inputs=_describe(view, view.inputs),
-        outputs=_describe(view, view.outputs),
+        inputs=_describe(i for i in model.proto.graph.input if i.name in view.inputs),
+        outputs=_describe(model.proto.graph.output),
         opsets=dict(view.opsets),
         parameters=count.total,
         macs=count_macs(view),
@@ -117,15 +121,15 @@ def inspect(model: Model) -> Inspection:
     )
 
 
-def _describe(view: View, names: tuple[str, ...]) -> tuple[TensorInfo, ...]:
-    from onnx import TensorProto, TypeProto
+def _describe(values: Iterable[ValueInfoProto]) -> tuple[TensorInfo, ...]:
+    from onnx import TensorProto
 
     described = []
-    for name in names:
-        kind = view.types.get(name, TypeProto.Tensor())  # a sequence is described as nothing
+    for value in values:
+        kind = value.type.tensor_type  # of a sequence, this is empty
         shape = tuple(d.dim_param or d.dim_value or "?" for d in kind.shape.dim)
         dtype = TensorProto.DataType.Name(kind.elem_type).lower()
-        described.append(TensorInfo(name, dtype, shape))
+        described.append(TensorInfo(value.name, dtype, shape))
     return tuple(described)
 
 

@@ -1,7 +1,7 @@
-"""Makes everything in this folder: three trained models, calibration and test images.
+"""Makes everything in this folder: four trained models, calibration and test images.
 
     pip install torch==2.13.0 onnxscript pillow    # CPU build
-    python sample_models/make.py                   # about 35 minutes on 2 cores
+    python sample_models/make.py                   # about 40 minutes on 2 cores
 
 Fashion-MNIST is read from Debian's package `dataset-fashion-mnist`, or from a folder with
 the four idx files (`--data`).
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from nets import VGG, MobileNet, ResNet20
+from nets import VGG, MobileNet, ResNet20, ViT
 from PIL import Image
 from torch import nn
 from train import CLASS_NAMES, MEAN, STD, Recipe, load_split, train
@@ -31,6 +31,12 @@ MODELS = {
     "fashion_vgg": (VGG, Recipe(epochs=14, rate=0.1), 0.92, True),
     "fashion_resnet20": (ResNet20, Recipe(epochs=18, rate=0.2), 0.925, False),
     "fashion_mobilenet": (MobileNet, Recipe(epochs=12, rate=0.1), 0.91, True),
+    "fashion_vit": (
+        ViT,
+        Recipe(epochs=11, rate=2e-3, decay=0.05, optimizer="adamw"),
+        0.88,
+        True,
+    ),
 }
 
 

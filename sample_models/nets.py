@@ -1,4 +1,4 @@
-"""The three sample architectures, in PyTorch (development only)."""
+"""The four sample architectures, in PyTorch (development only)."""
 
 from __future__ import annotations
 
@@ -111,3 +111,57 @@ class MobileNet(nn.Module):
         h = self.blocks(nn.functional.relu6(self.stem(x)))
         h = nn.functional.relu6(self.last(h))
         return self.head(h.mean((2, 3)))
+
+
+class Attention(nn.Module):
+    """Self-attention with several heads, written out as softmax(q k^T) v."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(N, tokens, width) to (N, heads, tokens, width / heads)."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+        weights = torch.softmax(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5, -1)
+        return self.out((weights @ v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention, then a two-layer MLP, each after a LayerNorm and around a shortcut."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.before_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.before_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x + self.attention(self.before_attention(x))
+        return h + self.mlp(self.before_mlp(h))
+
+
+class ViT(nn.Module):
+    """A small Vision Transformer (Dosovitskiy et al., 2021): 49 patches of 4 x 4, class token."""
+
+    def __init__(self, classes: int = 10, width: int = 96, depth: int = 4, heads: int = 4) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, 4, 4)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 50, width))
+        self.blocks = nn.Sequential(*(Block(width, heads, 2 * width) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.patches(x).flatten(2).transpose(1, 2)
+        h = torch.cat([self.token.expand(x.shape[0], -1, -1), h], 1) + self.positions
+        return self.head(self.norm(self.blocks(h))[:, 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def normalise(images: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One-cycle SGD."""
+    """One cycle of the learning rate, with SGD (Nesterov) or AdamW."""
 
     epochs: int
     rate: float
@@ -52,6 +52,7 @@ class Recipe:
     decay: float = 5e-4
     smoothing: float = 0.05
     seed: int = 0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -74,19 +75,26 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
     return hits / len(y)
 
 
+def optimizer_of(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer; normalisation and biases are not decayed."""
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.decay}]
+    groups += [{"params": others, "weight_decay": 0.0}]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.rate)
+    return torch.optim.SGD(groups, lr=recipe.rate, momentum=0.9, nesterov=True)
+
+
 def train(net: nn.Module, recipe: Recipe, train_set: tuple, test_set: tuple) -> float:
     """Train in place; the test set is read once, at the end. Returns the test accuracy."""
     generator = torch.Generator().manual_seed(recipe.seed)
     x, y = normalise(train_set[0]), torch.tensor(train_set[1])
     net.to(memory_format=torch.channels_last).train()
-    # BatchNorm and biases are not decayed.
-    weights = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": recipe.decay}, {"params": others}]
-    sgd = torch.optim.SGD(groups, lr=recipe.rate, momentum=0.9, nesterov=True)
+    optimizer = optimizer_of(net, recipe)
     steps = len(x) // recipe.batch
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        sgd, recipe.rate, total_steps=recipe.epochs * steps, pct_start=0.25
+        optimizer, recipe.rate, total_steps=recipe.epochs * steps, pct_start=0.25
     )
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
     began = time.perf_counter()
@@ -95,11 +103,11 @@ def train(net: nn.Module, recipe: Recipe, train_set: tuple, test_set: tuple) -> 
         total = 0.0
         for pick in order.split(recipe.batch):
             batch = augment(x[pick], generator).contiguous(memory_format=torch.channels_last)
-            sgd.zero_grad()
+            optimizer.zero_grad()
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = loss_of(net(batch), y[pick])
             loss.backward()
-            sgd.step()
+            optimizer.step()
             cycle.step()
             total += float(loss.detach())
         seconds = time.perf_counter() - began

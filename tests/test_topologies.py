@@ -324,7 +324,6 @@ HELD = {
     "pad_channels[opset=13]": ("Pad", "pads an axis"),
     "max_pool_with_positions": ("MaxPool", "positions"),
     "flatten_of_an_open_batch": ("Flatten", "merged"),
-    "computed_shape": ("Reshape", "shape"),
     "matmul_with_a_vector": ("MatMul", "vector"),
     "two_outputs": ("", "graph output"),
     "residual_from_input": ("", "graph input"),

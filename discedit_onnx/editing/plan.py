@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..graph.axes import Extent
     from ..graph.coupling import Coupling
 
 
@@ -38,24 +39,27 @@ class Zero:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A number that describes an axis and follows its cut.
+    """Numbers that describe axes and follow their cuts.
 
     Attributes
     ----------
     node
         Name of the first output of the node.
     place
-        Name of an attribute, or position of a constant input.
-    element
-        Position in a list, or None for a single number.
-    value
-        The new number.
+        Name of an attribute, or position of an input, which becomes a constant.
+    values
+        The new numbers.
+    shape
+        Their shape; () for a single number.
+    dtype
+        Their NumPy type.
     """
 
     node: str
     place: str | int
-    element: int | None
-    value: int
+    values: tuple[float, ...]
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,10 @@ class Plan:
                 source=fields["source"],
                 cuts=tuple(Cut(**_indexed(cut)) for cut in fields["cuts"]),
                 zeros=tuple(Zero(**_indexed(zero)) for zero in fields["zeros"]),
-                rewrites=tuple(Rewrite(**rewrite) for rewrite in fields["rewrites"]),
+                rewrites=tuple(
+                    Rewrite(**{**r, "values": tuple(r["values"]), "shape": tuple(r["shape"])})
+                    for r in fields["rewrites"]
+                ),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"not a plan: {error}") from error
@@ -126,14 +133,29 @@ def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) ->
         gone = np.flatnonzero(coupling.gone(np.arange(block.start, block.stop), removed))
         if len(gone):
             cuts.append(Cut(block.tensor, block.axis, tuple(gone.tolist())))
-    rewrites = []
-    for extent in coupling.extents:
-        gone_count = int(coupling.gone(extent.ids, removed).sum())
-        if gone_count:
-            left = (len(extent.ids) - gone_count) // extent.unit
-            output = extent.node.outputs[0]
-            rewrites.append(Rewrite(output, extent.place, extent.element, left))
+    found = (_rewrite(coupling, extent, removed) for extent in coupling.extents)
+    rewrites = [rewrite for rewrite in found if rewrite is not None]
     return Plan(source, tuple(cuts), (), tuple(rewrites))
+
+
+def _rewrite(coupling: Coupling, extent: Extent, removed: NDArray[np.bool_]) -> Rewrite | None:
+    """The numbers of an extent after a cut, where it changes what is counted or computed."""
+    values = extent.base.copy()
+    changed = extent.computed is not None and bool(coupling.gone(extent.computed, removed).any())
+    for count in extent.counts:
+        gone = int(coupling.gone(count.ids, removed).sum())
+        if gone:
+            values.reshape(-1)[count.element] = (len(count.ids) - gone) // count.unit
+            changed = True
+    if not changed:
+        return None
+    return Rewrite(
+        node=next(name for name in extent.node.outputs if name),
+        place=extent.place,
+        values=tuple(values.reshape(-1).tolist()),
+        shape=values.shape,
+        dtype=values.dtype.name,
+    )
 
 
 def plan_zeroing(coupling: Coupling, silenced: NDArray[np.bool_], source: str) -> Plan:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..graph.view import infer_shapes, weight_tensors
+from ..graph.view import View, weight_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def apply(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     _rewrite_all(edited, plan.rewrites)
     if plan.cuts:
         _refresh_inputs(edited, tensors)
-        _refresh_shapes(edited, tensors)
+        _refresh_shapes(edited)
     return edited
 
 
@@ -80,47 +80,34 @@ def _rewrite_all(model: onnx.ModelProto, rewrites: tuple[Rewrite, ...]) -> None:
 def _rewrite_attribute(node: onnx.NodeProto, rewrite: Rewrite) -> None:
     for attribute in node.attribute:
         if attribute.name == rewrite.place:
-            if rewrite.element is None:
-                attribute.i = rewrite.value
+            numbers = [int(value) for value in rewrite.values]
+            if attribute.type == onnx.AttributeProto.INTS:
+                attribute.ints[:] = numbers
             else:
-                attribute.ints[rewrite.element] = rewrite.value
+                (attribute.i,) = numbers
 
 
 def _rewrite_input(
     model: onnx.ModelProto, node: onnx.NodeProto, rewrite: Rewrite, readers: Counter[str]
 ) -> None:
-    """Change one number of a constant, in a private copy if anyone else reads it."""
+    """Give an input new numbers, in a constant of its own if anyone else reads the old one."""
     position = int(rewrite.place)
     name = node.input[position]
-    tensors = weight_tensors(model)
-    source = _constant(model, name, tensors)
-    if readers[name] > 1 or name not in tensors:
-        copy = model.graph.initializer.add()
-        copy.CopyFrom(source)
-        copy.name = f"{name}.{node.output[0]}"
-        if model.ir_version < 4:  # up to there, initializers are graph inputs too
-            info = helper.make_tensor_value_info(copy.name, copy.data_type, copy.dims)
-            model.graph.input.append(info)
-        readers[name] -= 1
-        readers[copy.name] = 1
-        node.input[position] = copy.name
-        source = copy
-    array = numpy_helper.to_array(source).copy()
-    array.reshape(-1)[rewrite.element or 0] = rewrite.value
-    store(source, array)
-
-
-def _constant(
-    model: onnx.ModelProto, name: str, tensors: dict[str, onnx.TensorProto]
-) -> onnx.TensorProto:
-    """What `View.constant` reads, as a tensor."""
-    while name not in tensors:
-        (node,) = (node for node in model.graph.node if name in node.output)
-        if node.op_type == "Constant":
-            (numbers,) = (helper.get_attribute_value(a) for a in node.attribute)
-            return numpy_helper.from_array(np.array(numbers))
-        name = node.input[0]
-    return tensors[name]
+    array = np.array(rewrite.values, rewrite.dtype).reshape(rewrite.shape)
+    own = {t.name: t for t in model.graph.initializer if t.name == name and readers[name] == 1}
+    if name in own:
+        store(own[name], array)
+        return
+    new = numpy_helper.from_array(array, f"{rewrite.node}.{position}")
+    while readers[new.name]:
+        new.name += "_"
+    model.graph.initializer.append(new)
+    if model.ir_version < 4:  # up to there, initializers are graph inputs too
+        info = helper.make_tensor_value_info(new.name, new.data_type, new.dims)
+        model.graph.input.append(info)
+    readers[name] -= 1
+    readers[new.name] = 1
+    node.input[position] = new.name
 
 
 def _reads(graph: onnx.GraphProto) -> Iterator[str]:
@@ -140,20 +127,17 @@ def _refresh_inputs(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]
             _set_shape(info, [str(length) for length in tensors[info.name].dims])
 
 
-def _refresh_shapes(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]) -> None:
+def _refresh_shapes(model: onnx.ModelProto) -> None:
     """Bring the shapes that the model notes for its tensors up to date.
 
     What can't be inferred was not cut either: the analysis knows no other shapes.
     """
     if not model.graph.value_info:
         return
-    inferred = {info.name: info for info in infer_shapes(model).graph.value_info}
+    shapes = View(model).shapes
     for info in model.graph.value_info:
-        if info.name in tensors:
-            _set_shape(info, [str(length) for length in tensors[info.name].dims])
-        elif info.name in inferred:
-            dims = inferred[info.name].type.tensor_type.shape.dim
-            _set_shape(info, [str(d.dim_value) if d.HasField("dim_value") else "" for d in dims])
+        if info.name in shapes:
+            _set_shape(info, [str(length or "") for length in shapes[info.name]])
 
 
 def _set_shape(info: onnx.ValueInfoProto, lengths: list[str]) -> None:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .numbers import Numbers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from .view import Node, Shape, View
+    from .shapes import Shape
+    from .view import Node, View
 
 
 class Unsupported(Exception):
@@ -59,28 +62,47 @@ class Contraction:
 
 
 @dataclass(frozen=True)
-class Extent:
-    """A number in the graph that says how long an axis is, and must follow a cut.
+class Count:
+    """One element of a list of numbers says how many of some variables there are.
 
     Attributes
     ----------
-    node
-        The node that it belongs to.
-    place
-        Name of an attribute, or position of a constant input.
     element
-        Position in a list, or None for a single number.
+        Position in the list.
     ids
         The variables that it counts.
     unit
         How many of them make one (for `group`: the channels in a group).
     """
 
-    node: Node
-    place: str | int
-    element: int | None
+    element: int
     ids: NDArray[np.int64]
     unit: int = 1
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Numbers that a node reads, and that must be right after a cut.
+
+    Attributes
+    ----------
+    node
+        The node that they belong to.
+    place
+        Name of an attribute, or position of an input.
+    base
+        What they are without a cut.
+    counts
+        Which of them follow a cut.
+    computed
+        Variables whose removal would change what the graph computes here.
+    """
+
+    node: Node
+    place: str | int
+    base: NDArray[Any]
+    counts: tuple[Count, ...]
+    computed: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,7 @@ class Equations:
         self.contractions: list[Contraction] = []
         self.extents: list[Extent] = []
         self.parts: list[NDArray[np.int64]] = []
+        self.numbers = Numbers(view, self.axis)
         # Tensors whose axes are fixed, with the reason: graph inputs, and what gave up.
         self._opaque: dict[str, tuple[Node | None, str]] = dict.fromkeys(
             view.inputs, (None, "graph input")
@@ -178,6 +201,7 @@ class Scope:
     def __init__(self, equations: Equations, node: Node) -> None:
         self._equations = equations
         self._mentioned: set[tuple[int, int]] = set()
+        self._told: set[str | int] = set()
         self.node = node
         self.view = equations.view
         self.opset = self.view.opsets.get(node.domain, 1)
@@ -192,9 +216,19 @@ class Scope:
         """Shape of an input."""
         return self._known(self.node.inputs[position])
 
+    def lengths(self, position: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Both shapes that an input had when open lengths were given numbers."""
+        self.shape(position)
+        return self.view.facts.lengths[self.node.inputs[position]]
+
     def output_shape(self, position: int = 0) -> Shape:
         """Shape of an output."""
         return self._known(self.node.outputs[position])
+
+    def output_lengths(self, position: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The same of an output."""
+        self.output_shape(position)
+        return self.view.facts.lengths[self.node.outputs[position]]
 
     def _known(self, name: str) -> Shape:
         shape = self.view.shapes.get(name)
@@ -278,16 +312,31 @@ class Scope:
             record = Contraction(self.node, position, axis, ids, weights)
             self._equations.contractions.append(record)
 
-    def extent(
-        self,
-        place: str | int,
-        ids: NDArray[np.int64] | None,
-        element: int | None = None,
-        unit: int = 1,
-    ) -> None:
-        """Say that an attribute or a constant input counts these variables."""
-        if ids is not None:
-            self._equations.extents.append(Extent(self.node, place, element, ids, unit))
+    def extent(self, place: str | int, *counts: Count, base: Any = None) -> None:
+        """Say that an attribute or an input holds numbers of which some count variables.
+
+        `base` stands for the numbers where they differ from run to run.
+        """
+        self._told.add(place)
+        computed = None
+        if base is None:
+            base = self.attribute(place) if isinstance(place, str) else self.constant(place)
+        if isinstance(place, int):
+            computed = self._equations.numbers.counted(self.node.inputs[place])
+        if counts or computed is not None:
+            extent = Extent(self.node, place, np.asarray(base), counts, computed)
+            self._equations.extents.append(extent)
+
+    def settle_numbers(self) -> None:
+        """Keep computed numbers that the rule did not speak of as they are, or pin their source."""
+        for position, name in enumerate(self.node.inputs):
+            computed = self._equations.numbers.counted(name)
+            if computed is None or position in self._told:
+                continue
+            if self.view.constant(name) is None:
+                self.pin(computed, "reads a number that is computed from their length")
+            else:
+                self.extent(position)
 
     def finish(self) -> None:
         """Pin what the rule did not mention."""
@@ -304,12 +353,15 @@ def solve(view: View) -> Equations:
 
     equations = Equations(view)
     for node in view.nodes:
-        scope = Scope(equations, node)
-        rule = find_rule(node.op, node.domain, scope.opset)
         for name in node.captured:
             equations.pin_tensor(name, node, "is used inside a subgraph")
         if node.op == "Constant" and not node.domain:
             continue
+        if view.facts.numbers.issuperset(node.outputs):
+            equations.numbers.follow(node)
+            continue
+        scope = Scope(equations, node)
+        rule = find_rule(node.op, node.domain, scope.opset)
         try:
             if rule is None:
                 raise Unsupported("has no rule")
@@ -318,5 +370,6 @@ def solve(view: View) -> Equations:
             equations.give_up(node, str(reason))
         else:
             scope.finish()
+        scope.settle_numbers()
     equations.close()
     return equations

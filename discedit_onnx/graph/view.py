@@ -16,6 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..model import DEFAULT_DOMAINS
+from .shapes import trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,8 +28,6 @@ SMALL = 4096
 
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that give back the elements of their first input."""
-
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,9 @@ class View:
     inputs, outputs
         Names of the graph's inputs (without initializers) and outputs.
     shapes
-        Tensor name to shape; unknown dimensions are None. Tensors of unknown rank are absent.
+        Tensor name to shape; open lengths are None. Tensors of unknown rank are absent.
+    facts
+        Shapes, types and small values.
     initializers
         Name to the tensor proto that holds a weight: an initializer or a Constant node's value.
     producer, consumers
@@ -91,13 +92,10 @@ class View:
         self.initializers = weight_tensors(proto)
         self.inputs = tuple(i.name for i in proto.graph.input if i.name not in self.initializers)
         self.outputs = tuple(o.name for o in proto.graph.output)
-        typed = infer_shapes(proto)
-        self.types = {name: info.type.tensor_type for name, info in _values(typed)}
-        self.shapes: dict[str, Shape] = {
-            name: _shape(kind) for name, kind in self.types.items() if kind.HasField("shape")
-        }
-        self.shapes |= {name: tuple(t.dims) for name, t in self.initializers.items()}
-        self.nodes = tuple(_nodes(typed))
+        skeleton = _skeleton(proto)
+        self.facts = trace(_inlined(skeleton), self.initializers)
+        self.shapes = self.facts.shapes
+        self.nodes = tuple(_nodes(skeleton))
         self.producer = {name: node for node in self.nodes for name in node.outputs if name}
         self.consumers: dict[str, list[tuple[Node, int]]] = defaultdict(list)
         self.varying = set(self.inputs)
@@ -115,9 +113,7 @@ class View:
 
     def element_type(self, name: str) -> int:
         """`TensorProto.DataType` of a tensor; 0 where it is unknown."""
-        if name in self.initializers:
-            return self.initializers[name].data_type
-        return self.types[name].elem_type if name in self.types else 0
+        return self.facts.types.get(name, 0)
 
     def origin(self, name: str) -> str | None:
         """The initializer whose elements a tensor holds in some order, if there is one."""
@@ -129,17 +125,10 @@ class View:
         return name
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Value of a constant tensor, also behind Identity; None for a computed one."""
-        while name not in self.initializers:
-            node = self.producer.get(name)
-            if node is None:
-                return None
-            if node.op == "Constant":
-                return _constant_value(node)
-            if node.op != "Identity":
-                return None
-            name = node.inputs[0]
-        return numpy_helper.to_array(self.initializers[name])
+        """Value of a constant, or of a small tensor that is computed to the same in every run."""
+        if name in self.initializers:
+            return numpy_helper.to_array(self.initializers[name])
+        return self.facts.values.get(name)
 
 
 def is_float(data_type: int) -> bool:
@@ -159,13 +148,8 @@ def weight_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return tensors
 
 
-def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A skeleton of the model with the shapes that follow from its inputs and weights."""
-    return onnx.shape_inference.infer_shapes(_skeleton(proto), data_prop=True)
-
-
 def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without the bytes of large weights and without stale shapes."""
+    """A copy without the bytes of large weights."""
     skeleton = onnx.ModelProto(ir_version=proto.ir_version)
     skeleton.opset_import.extend(proto.opset_import)
     skeleton.functions.extend(proto.functions)
@@ -173,6 +157,7 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.name = proto.graph.name
     graph.input.extend(proto.graph.input)
     graph.output.extend(proto.graph.output)
+    graph.value_info.extend(proto.graph.value_info)
     graph.sparse_initializer.extend(proto.graph.sparse_initializer)
     for tensor in proto.graph.initializer:
         graph.initializer.append(_lighten(tensor))
@@ -198,15 +183,13 @@ def _lighten(tensor: onnx.TensorProto) -> onnx.TensorProto:
     return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
 
 
-def _values(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ValueInfoProto]]:
-    graph = model.graph
-    for info in (*graph.value_info, *graph.input, *graph.output):
-        if info.type.HasField("tensor_type"):
-            yield info.name, info
+def _inlined(skeleton: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with its local functions written out; names of the main graph stay."""
+    if not skeleton.functions:
+        return skeleton
+    from onnx import inliner
 
-
-def _shape(kind: onnx.TypeProto.Tensor) -> Shape:
-    return tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
+    return inliner.inline_local_functions(skeleton)
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[Node]:
@@ -243,11 +226,3 @@ def _captures(graph: Any, gs: Any) -> Iterator[str]:
         for value in node.attrs.values():
             if isinstance(value, gs.Graph):
                 yield from (name for name in _captures(value, gs) if name not in own)
-
-
-def _constant_value(node: Node) -> NDArray[Any] | None:
-    """Value of a Constant node that holds a plain number or a list of them."""
-    for key in ("value_int", "value_ints", "value_float", "value_floats"):
-        if key in node.attributes:
-            return np.asarray(node.attributes[key])
-    return None

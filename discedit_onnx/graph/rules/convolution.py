@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes import Unsupported
+from ..axes import Count, Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _whole_groups(scope: Scope, x: NDArray[np.int64], out: NDArray[np.int64], gr
     inputs, outputs = x.reshape(groups, -1), out.reshape(groups, -1)
     scope.equate(inputs[:, :1], inputs)
     scope.equate(inputs[:, :1], outputs)
-    scope.extent("group", x, unit=inputs.shape[1])
+    scope.extent("group", Count(0, x, inputs.shape[1]))
 
 
 def _same_offsets(scope: Scope, x: NDArray[np.int64], out: NDArray[np.int64], groups: int) -> None:
@@ -71,7 +71,7 @@ def conv_transpose(scope: Scope) -> None:
         members = x.reshape(groups, -1)
         scope.equate(members[:, :1], members)
         out = members[:, 0].repeat(scope.shape(1)[1] or 1)
-        scope.extent("group", x, unit=members.shape[1])
+        scope.extent("group", Count(0, x, members.shape[1]))
     _finish(scope, out)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..axes import Unsupported
+from ..axes import Count, Unsupported
 from .elementwise import broadcast_axis
 from .registry import rule
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..axes import Scope
-    from ..view import Shape
+    from ..shapes import Shape
 
 
 @rule("Transpose")
@@ -84,12 +84,9 @@ def reshape(scope: Scope) -> None:
     the first part does: splitting C into (a, b) ties the b components in each of the a parts
     together, and they go as a whole, as heads and shuffle groups do.
     """
-    target = scope.constant(1)
-    if target is None:
-        raise Unsupported("its target shape is computed in the graph")
     shape, out_shape = scope.shape(0), scope.output_shape(0)
     out: list[NDArray[np.int64] | None] = [None] * len(out_shape)
-    for before, after in _match(shape, out_shape):
+    for before, after in _runs(scope):
         merged = merge(scope, shape, before)
         parts = [axis for axis in after if out_shape[axis] != 1]
         if merged is None or not parts:
@@ -97,12 +94,30 @@ def reshape(scope: Scope) -> None:
             continue
         axis, ids = _carrying(scope, merged, parts, [out_shape[part] for part in parts])
         out[axis] = ids
-        if target[axis] > 0:
-            scope.extent(1, ids, element=axis)
-    for copied in np.flatnonzero(target == 0).tolist():
+    target = _target(scope)
+    for copied in [axis for axis, length in enumerate(target) if length == 0]:
         if not np.array_equal(merge(scope, shape, [copied]), out[copied]):  # type: ignore[arg-type]
             raise Unsupported("copies the length of an axis that is cut in another way")
+    counts = [Count(axis, ids) for axis, ids in enumerate(out) if ids is not None]
+    scope.extent(1, *(count for count in counts if target[count.element] > 0), base=target)
     scope.emit(out)
+
+
+def _target(scope: Scope) -> list[int]:
+    """The target shape; where it is computed, one that is right whatever the open lengths are."""
+    constant = scope.constant(1)
+    if constant is not None:
+        return [int(length) for length in constant]
+    lengths, out = scope.lengths(0), scope.output_lengths(0)
+    target = []
+    for axis, length in enumerate(scope.output_shape(0)):
+        copied = axis < len(lengths[0]) and all(
+            lengths[run][axis] == out[run][axis] for run in (0, 1)
+        )
+        target.append(length or (0 if copied else -1))
+    if target.count(-1) > 1:
+        raise Unsupported("its target shape has several open lengths")
+    return target
 
 
 def _carrying(
@@ -121,32 +136,35 @@ def _carrying(
     return parts[0], rows[:, 0]
 
 
-def _match(shape: Shape, out_shape: Shape) -> list[tuple[list[int], list[int]]]:
+def _runs(scope: Scope) -> list[tuple[list[int], list[int]]]:
     """Runs of input axes and of output axes that hold the same elements.
 
-    A batch axis of unknown length matches only a first axis that is unknown as well, and only if
-    the rest of both shapes holds equally many elements.
+    They must be the same whatever numbers the open lengths are given.
     """
+    lengths, out = scope.lengths(0), scope.output_lengths(0)
+    first, second = (_match(lengths[run], out[run]) for run in (0, 1))
+    if first != second:
+        raise Unsupported("mixes axes of open length with others")
+    return first
+
+
+def _match(shape: Sequence[int], out_shape: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Shortest runs of axes of equal product."""
     pairs: list[tuple[list[int], list[int]]] = []
     i = j = 0
-    if shape and out_shape and shape[0] is None and out_shape[0] is None:
-        pairs, i, j = [([0], [0])], 1, 1
-    if None in shape[i:] or None in out_shape[j:]:
-        raise Unsupported("reshapes axes of unknown length")
-    if math.prod(_known(shape[i:])) != math.prod(_known(out_shape[j:])):
-        raise Unsupported("mixes the batch with other axes")
-    known, out_known = (*shape[:i], *_known(shape[i:])), (*out_shape[:j], *_known(out_shape[j:]))
     while i < len(shape) or j < len(out_shape):
         before: list[int] = []
         after: list[int] = []
         a = b = 1
         while a != b or not (before or after):
+            if i == len(shape) and j == len(out_shape):
+                raise Unsupported("its shapes do not fit together")
             if (a <= b and i < len(shape)) or j == len(out_shape):
-                a *= known[i] or 1
+                a *= shape[i]
                 before.append(i)
                 i += 1
             else:
-                b *= out_known[j] or 1
+                b *= out_shape[j]
                 after.append(j)
                 j += 1
         pairs.append((before, after))
@@ -227,12 +245,12 @@ def split(scope: Scope) -> None:
         raise Unsupported("its parts are computed in the graph")
     if place is None and len(set(lengths)) > 1:
         raise Unsupported("splits into unequal parts")
+    if place is not None:
+        scope.extent(place, *(Count(output, part) for output, part in enumerate(parts)))
     for output, part in enumerate(parts):
         scope.emit([part if axis == along else axes[axis] for axis in range(len(axes))], output)
         if place is None:
             scope.equate(parts[0], part)
-        else:
-            scope.extent(place, part, element=output)
 
 
 @rule("Pad")
@@ -272,8 +290,8 @@ def resize(scope: Scope) -> None:
     same |= set(range(len(shape))) - set(axes)
     out = [scope.ids(0, axis) if axis in same else None for axis in range(len(shape))]
     if sizes is not None:
-        for element, axis in enumerate(axes):
-            scope.extent(3, out[axis], element=element)
+        found = [(element, out[axis]) for element, axis in enumerate(axes)]
+        scope.extent(3, *(Count(element, ids) for element, ids in found if ids is not None))
     scope.emit(out)
 
 

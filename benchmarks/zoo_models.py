@@ -1,0 +1,552 @@
+"""The models of the zoo: architectures that we did not write, with random weights, exported.
+
+Nothing is downloaded. Weights that frameworks start at a constant (biases, norms, layer scales)
+are moved off it and BatchNorm gets the statistics of random inputs, so that no branch is idle.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SEED = 0
+DYNAMIC_BATCH = 3
+"""Samples that a model with a dynamic batch is exported and compared with."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model, without the batch axis.
+
+    Attributes
+    ----------
+    name
+        What the exported graph calls it.
+    shape
+        Lengths of the axes behind the batch.
+    high
+        Integers in [low, high); standard normal numbers if it is None.
+    low
+        See `high`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    high: int | None = None
+    low: int = 0
+
+    def draw(self, batch: int, generator: np.random.Generator) -> NDArray[Any]:
+        """Random values, shape (batch, *shape)."""
+        if self.high is not None:
+            return generator.integers(self.low, self.high, (batch, *self.shape))
+        return generator.standard_normal((batch, *self.shape)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model of the zoo.
+
+    Attributes
+    ----------
+    name
+        Its name in its library.
+    library
+        Where it comes from.
+    build
+        Makes it; a `torch.nn.Module` where `exporter` is one of PyTorch's.
+    inputs
+        In the order of its arguments.
+    exporter
+        "dynamo" or "script" (PyTorch's two), "keras" or "skl2onnx".
+    opset
+        Of the default domain.
+    dynamic
+        Whether the batch axis is open.
+    """
+
+    name: str
+    library: str
+    build: Callable[[], Any]
+    inputs: tuple[Input, ...]
+    exporter: str
+    opset: int
+    dynamic: bool
+
+    @property
+    def label(self) -> str:
+        """Names the model and the way that it was exported; the stem of its file."""
+        batch = "dynamic" if self.dynamic else "static"
+        return f"{self.library}.{self.name}.{self.exporter}{self.opset}.{batch}"
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether `build` gives a PyTorch module."""
+        return self.exporter in ("dynamo", "script")
+
+    def feeds(self) -> dict[str, NDArray[Any]]:
+        """Seeded random inputs by name."""
+        generator = np.random.default_rng(SEED)
+        batch = DYNAMIC_BATCH if self.dynamic else 1
+        return {entry.name: entry.draw(batch, generator) for entry in self.inputs}
+
+
+@dataclass
+class Zoo:
+    """A growing list of architectures."""
+
+    models: list[Architecture] = field(default_factory=list)
+
+    def add(
+        self,
+        library: str,
+        name: str,
+        build: Callable[[], Any],
+        inputs: tuple[Input, ...],
+        export: str,
+    ) -> None:
+        """Append one; `export` reads like "dynamo 18 static"."""
+        exporter, opset, batch = export.split()
+        model = Architecture(name, library, build, inputs, exporter, int(opset), batch == "dynamic")
+        self.models.append(model)
+
+
+def image(size: int, channels: int = 3) -> tuple[Input, ...]:
+    return (Input("image", (channels, size, size)),)
+
+
+def tokens(length: int = 16, mask: bool = True) -> tuple[Input, ...]:
+    """Token numbers of a vocabulary of 100, and which of them count."""
+    ids = (Input("input_ids", (length,), 100),)
+    return (*ids, Input("attention_mask", (length,), 2, 1)) if mask else ids
+
+
+def zoo() -> list[Architecture]:
+    """All architectures, in the order of the table."""
+    models = Zoo()
+    _torchvision(models)
+    _timm(models)
+    _segmentation(models)
+    _transformers(models)
+    _keras(models)
+    _sklearn(models)
+    return models.models
+
+
+TORCHVISION = (
+    ("alexnet", 224, "dynamo 18 static", {"num_classes": 10}),
+    ("resnet18", 64, "dynamo 18 static", {}),
+    ("resnet50", 64, "script 11 dynamic", {}),
+    ("resnext50_32x4d", 64, "dynamo 20 dynamic", {}),
+    ("densenet121", 64, "script 12 static", {}),
+    ("squeezenet1_1", 64, "script 11 static", {}),
+    ("googlenet", 96, "dynamo 18 dynamic", {"aux_logits": False, "init_weights": False}),
+    ("inception_v3", 96, "script 15 static", {"aux_logits": False, "init_weights": False}),
+    ("mobilenet_v2", 64, "script 13 dynamic", {}),
+    ("mobilenet_v3_small", 64, "dynamo 21 static", {}),
+    ("mobilenet_v3_large", 64, "script 14 static", {}),
+    ("efficientnet_b0", 64, "dynamo 18 dynamic", {}),
+    ("shufflenet_v2_x1_0", 64, "script 12 static", {}),
+    ("shufflenet_v2_x0_5", 64, "dynamo 22 dynamic", {}),
+    ("mnasnet0_5", 64, "script 16 dynamic", {}),
+    ("regnet_x_400mf", 64, "script 17 static", {}),
+    ("regnet_y_400mf", 64, "dynamo 18 dynamic", {}),
+)
+
+TORCHVISION_OTHER = (
+    ("segmentation.lraspp_mobilenet_v3_large", "dynamo 18 static"),
+    ("segmentation.deeplabv3_mobilenet_v3_large", "script 16 static"),
+    ("video.mc3_18", "script 17 static"),
+)
+
+TIMM = (
+    ("vgg16_bn", 64, "dynamo 18 static", {"mlp_ratio": 0.125}),
+    ("seresnet18", 64, "script 13 static", {}),
+    ("skresnet18", 64, "dynamo 18 dynamic", {}),
+    ("resnest14d", 64, "script 14 dynamic", {}),
+    ("dpn48b", 64, "dynamo 18 static", {}),
+    ("dla46x_c", 64, "script 11 dynamic", {}),
+    ("hrnet_w18_small", 64, "dynamo 18 static", {}),
+    ("cs3darknet_s", 64, "script 15 dynamic", {}),
+    ("ese_vovnet19b_dw", 64, "dynamo 19 static", {}),
+    ("ghostnet_050", 64, "script 16 static", {}),
+    ("repvgg_a0", 64, "script 17 dynamic", {}),
+    ("convnext_atto", 64, "script 17 dynamic", {}),
+    ("convnextv2_atto", 64, "dynamo 20 static", {}),
+    ("poolformer_s12", 64, "dynamo 18 dynamic", {}),
+    ("mobilevit_xxs", 64, "dynamo 18 static", {}),
+    ("edgenext_xx_small", 64, "script 17 static", {}),
+    ("vit_tiny_patch16_224", 64, "dynamo 18 dynamic", {}),
+    ("deit_tiny_patch16_224", 64, "script 14 static", {}),
+    ("cait_xxs24_224", 64, "dynamo 18 static", {"depth": 6}),
+    ("xcit_nano_12_p16_224", 64, "script 16 static", {}),
+    ("levit_128s", 224, "dynamo 18 static", {}),
+    ("swin_tiny_patch4_window7_224", 56, "dynamo 18 static", {"embed_dim": 48, "depths": (2,) * 4}),
+    ("pvt_v2_b0", 64, "script 17 static", {}),
+    ("mixer_s32_224", 64, "dynamo 23 dynamic", {}),
+    ("resmlp_12_224", 64, "script 13 dynamic", {}),
+    ("gmlp_ti16_224", 64, "dynamo 18 static", {"num_blocks": 12}),
+)
+
+
+def _torchvision(models: Zoo) -> None:
+    def make(path: str, **arguments: Any) -> Callable[[], Any]:
+        def build() -> Any:
+            from torchvision import models as library
+
+            for part in path.split("."):
+                library = getattr(library, part)
+            return library(weights=None, **arguments)
+
+        return build
+
+    for name, size, export, arguments in TORCHVISION:
+        models.add("torchvision", name, make(name, **arguments), image(size), export)
+    for path, export in TORCHVISION_OTHER:
+        short = path.split(".")[-1]
+        inputs = (Input("video", (3, 4, 32, 32)),) if short == "mc3_18" else image(96)
+        extra = {} if short == "mc3_18" else {"weights_backbone": None}
+        models.add("torchvision", short, make(path, **extra), inputs, export)
+
+
+SIZED = ("vit", "deit", "cait", "xcit", "swin", "mixer", "resmlp", "gmlp")
+"""timm's families whose constructor wants the image size."""
+
+
+def _timm(models: Zoo) -> None:
+    def make(name: str, size: int, arguments: dict[str, Any]) -> Callable[[], Any]:
+        def build() -> Any:
+            import timm
+
+            sized = {"img_size": size} if name.startswith(SIZED) else {}
+            return timm.create_model(name, num_classes=100, **sized, **arguments)
+
+        return build
+
+    for name, size, export, arguments in TIMM:
+        models.add("timm", name, make(name, size, arguments), image(size), export)
+
+
+def _segmentation(models: Zoo) -> None:
+    def make(name: str, encoder: str) -> Callable[[], Any]:
+        def build() -> Any:
+            import segmentation_models_pytorch as smp
+
+            return getattr(smp, name)(encoder, encoder_weights=None, classes=4)
+
+        return build
+
+    for name, encoder, export in (
+        ("Unet", "resnet18", "dynamo 18 static"),
+        ("FPN", "mobilenet_v2", "script 16 dynamic"),
+        ("Linknet", "resnet18", "script 13 static"),
+        ("UnetPlusPlus", "timm-mobilenetv3_small_minimal_100", "dynamo 18 dynamic"),
+    ):
+        label = f"{name}-{encoder.removeprefix('timm-')}"
+        models.add("smp", label, make(name, encoder), image(64), export)
+
+
+SMALL_TEXT = {
+    "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 128, "max_position_embeddings": 64,
+}  # fmt: skip
+SMALL_IMAGE = {
+    "image_size": 32, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "intermediate_size": 128,
+}  # fmt: skip
+GROUPED = {**SMALL_TEXT, "num_key_value_heads": 2}
+
+# Model class, its configuration, inputs, export; `eager` spells attention out.
+TRANSFORMERS: tuple[tuple[str, dict[str, Any], tuple[Input, ...], str], ...] = (
+    ("Bert", SMALL_TEXT, tokens(), "dynamo 18 dynamic"),
+    ("Bert", {**SMALL_TEXT, "attn_implementation": "eager"}, tokens(), "script 14 dynamic"),
+    (
+        "DistilBert",
+        {"vocab_size": 100, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128},
+        tokens(),
+        "script 17 static",
+    ),
+    ("Roberta", SMALL_TEXT, tokens(), "dynamo 20 static"),
+    ("Albert", {**SMALL_TEXT, "embedding_size": 32}, tokens(), "script 15 static"),
+    ("Electra", {**SMALL_TEXT, "embedding_size": 32}, tokens(), "dynamo 18 static"),
+    (
+        "GPT2",
+        {"vocab_size": 100, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
+        tokens(mask=False),
+        "dynamo 18 dynamic",
+    ),
+    ("Llama", GROUPED, tokens(mask=False), "dynamo 18 dynamic"),
+    ("Qwen2", GROUPED, tokens(mask=False), "dynamo 23 static"),
+    (
+        "T5Encoder",
+        {
+            "vocab_size": 100,
+            "d_model": 64,
+            "d_kv": 16,
+            "d_ff": 128,
+            "num_layers": 2,
+            "num_heads": 4,
+            "feed_forward_proj": "gated-gelu",
+        },
+        tokens(),
+        "dynamo 18 static",
+    ),  # fmt: skip
+    (
+        "Whisper.encoder",
+        {
+            "d_model": 64,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 128,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 4,
+            "decoder_ffn_dim": 128,
+            "num_mel_bins": 16,
+            "max_source_positions": 50,
+            "vocab_size": 100,
+            "pad_token_id": 0,
+        },
+        (Input("mel", (16, 100)),),
+        "dynamo 18 dynamic",
+    ),  # fmt: skip
+    (
+        "Wav2Vec2",
+        {
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "conv_dim": (32,) * 7,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+        },
+        (Input("sound", (4000,)),),
+        "script 17 static",
+    ),  # fmt: skip
+    ("ViT", SMALL_IMAGE, image(32), "script 14 dynamic"),
+    ("DeiT", SMALL_IMAGE, image(32), "dynamo 18 static"),
+    (
+        "CLIPVision",
+        {**SMALL_IMAGE, "projection_dim": 32},
+        image(32),
+        "dynamo 21 dynamic",
+    ),
+    (
+        "Segformer",
+        {"hidden_sizes": [16, 32, 64, 64], "num_attention_heads": [1, 2, 4, 4]},
+        image(64),
+        "script 17 static",
+    ),
+)
+
+
+def _transformers(models: Zoo) -> None:
+    def make(name: str, settings: dict[str, Any]) -> Callable[[], Any]:
+        def build() -> Any:
+            import transformers
+
+            family, _, part = name.partition(".")
+            config_class = family.removesuffix("Encoder")
+            config = getattr(transformers, f"{config_class}Config")(**settings, use_cache=False)
+            whole = getattr(transformers, f"{family}Model")(config)
+            return getattr(whole, part) if part else whole
+
+        return build
+
+    for name, settings, inputs, export in TRANSFORMERS:
+        models.add("transformers", name, make(name, settings), inputs, export)
+
+
+def _keras(models: Zoo) -> None:
+    def make(name: str, size: int, arguments: dict[str, Any]) -> Callable[[], Any]:
+        def build() -> Any:
+            os.environ["KERAS_BACKEND"] = "tensorflow"
+            import keras
+
+            keras.utils.set_random_seed(SEED)
+            model = getattr(keras.applications, name)(
+                weights=None, input_shape=(size, size, 3), classes=100, **arguments
+            )
+            generator = np.random.default_rng(SEED)
+            for weight in model.weights:
+                values = np.asarray(weight)
+                if values.ndim == 1:
+                    weight.assign(values + 0.1 * np.abs(generator.standard_normal(values.shape)))
+            return model
+
+        return build
+
+    for name, size, export, arguments in (
+        ("MobileNet", 64, "keras 13 dynamic", {"alpha": 0.5}),
+        ("MobileNetV2", 64, "keras 15 static", {"alpha": 0.5}),
+        ("MobileNetV3Small", 64, "keras 17 dynamic", {}),
+        ("EfficientNetB0", 64, "keras 18 static", {}),
+        ("DenseNet121", 64, "keras 13 static", {}),
+        ("ResNet50V2", 64, "keras 14 dynamic", {}),
+    ):
+        inputs = (Input("image", (size, size, 3)),)
+        models.add("keras", name, make(name, size, arguments), inputs, export)
+
+
+def _sklearn(models: Zoo) -> None:
+    def make(name: str) -> Callable[[], Any]:
+        def build() -> Any:
+            from sklearn import neural_network
+
+            generator = np.random.default_rng(SEED)
+            x = generator.standard_normal((200, 20)).astype(np.float32)
+            y = x[:, :3].argmax(axis=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # three steps do not converge
+                estimator = getattr(neural_network, name)((64, 32), max_iter=3, random_state=SEED)
+                return estimator.fit(x, y)
+
+        return build
+
+    for name, opset in (("MLPClassifier", 15), ("MLPRegressor", 18)):
+        models.add("sklearn", name, make(name), (Input("x", (20,)),), f"skl2onnx {opset} dynamic")
+
+
+# --- PyTorch: modules and their export
+
+
+def import_torch() -> None:
+    """Import PyTorch and torchvision, also where torchvision's compiled operators are missing.
+
+    There is none of them in the zoo, but registering their meta kernels would fail.
+    """
+    import torch
+
+    missing = "torchvision._meta_registrations"
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        sys.modules[missing] = types.ModuleType(missing)
+        import torchvision  # noqa: F401
+    torch.set_num_threads(1)
+
+
+def torch_module(model: Architecture) -> Any:
+    """The module, seeded, in evaluation mode, with no idle branches; it returns one tensor."""
+    import torch
+    from torch import nn
+
+    class First(nn.Module):
+        """Calls a model by the names of its inputs, and returns its first output only."""
+
+        def __init__(self, inner: nn.Module, names: tuple[str, ...] | None) -> None:
+            super().__init__()
+            self.inner = inner
+            self.names = names
+
+        def forward(self, *arguments: Any) -> Any:
+            if self.names:
+                out = self.inner(**dict(zip(self.names, arguments, strict=True)))
+            else:
+                out = self.inner(*arguments)
+            while not isinstance(out, torch.Tensor):
+                out = next(iter(out.values())) if isinstance(out, Mapping) else out[0]
+            return out
+
+    torch.manual_seed(SEED)
+    by_name = tuple(entry.name for entry in model.inputs)
+    named = by_name if by_name[0] == "input_ids" else None
+    module = First(model.build().eval(), named)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.numel() > 1 and (parameter == parameter.flatten()[0]).all():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        settle(module, model.inputs)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+def settle(module: Any, inputs: tuple[Input, ...]) -> None:
+    """Give every BatchNorm the statistics of random inputs."""
+    from torch import from_numpy
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    if not norms:
+        return
+    generator = np.random.default_rng(SEED)
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # a plain mean
+    module(*(from_numpy(entry.draw(4, generator)) for entry in inputs))
+    module.eval()
+
+
+def export(model: Architecture, path: Path) -> None:
+    """Write a model as ONNX, weights inside."""
+    if model.exporter == "keras":
+        return _export_keras(model, path)
+    if model.exporter == "skl2onnx":
+        return _export_sklearn(model, path)
+    import torch
+
+    module = torch_module(model)
+    feeds = model.feeds()
+    arguments = tuple(torch.from_numpy(values) for values in feeds.values())
+    names = list(feeds)
+    common: dict[str, Any] = {
+        "input_names": names, "output_names": ["output"], "opset_version": model.opset,
+    }  # fmt: skip
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        if model.exporter == "script":
+            axes = {name: {0: "batch"} for name in (*names, "output")} if model.dynamic else None
+            torch.onnx.export(
+                module, arguments, str(path), dynamo=False, dynamic_axes=axes, **common
+            )
+            return None
+        batch = {0: torch.export.Dim("batch")}
+        shapes = {"arguments": tuple(batch for _ in names)} if model.dynamic else None
+        torch.onnx.export(
+            module, arguments, str(path), dynamo=True, external_data=False, verbose=False,
+            dynamic_shapes=shapes, **common,
+        )  # fmt: skip
+    return None
+
+
+def _export_keras(model: Architecture, path: Path) -> None:
+    """Through tf2onnx, as `model.export` does, but with the opset and batch of our choice."""
+    network = model.build()
+    import tensorflow as tf
+    import tf2onnx
+
+    batch = None if model.dynamic else 1
+    signature = [
+        tf.TensorSpec((batch, *entry.shape), tf.float32, name=entry.name) for entry in model.inputs
+    ]
+    function = tf.function(lambda x: network(x, training=False), input_signature=signature)
+    tf2onnx.convert.from_function(
+        function, input_signature=signature, opset=model.opset, output_path=str(path)
+    )
+
+
+def _export_sklearn(model: Architecture, path: Path) -> None:
+    from skl2onnx import to_onnx
+
+    example = next(iter(model.feeds().values()))
+    options = {"zipmap": False} if model.name.endswith("Classifier") else None
+    estimator = model.build()
+    converted = to_onnx(
+        estimator, example, target_opset=model.opset, options=options and {id(estimator): options}
+    )
+    path.write_bytes(converted.SerializeToString())

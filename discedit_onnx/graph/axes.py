@@ -202,6 +202,7 @@ class Scope:
         self._equations = equations
         self._mentioned: set[tuple[int, int]] = set()
         self._told: set[str | int] = set()
+        self._otherwise = "works across this axis"
         self.node = node
         self.view = equations.view
         self.opset = self.view.opsets.get(node.domain, 1)
@@ -296,6 +297,10 @@ class Scope:
         self.pin(ids, why)
         return ids
 
+    def fresh(self, length: int) -> NDArray[np.int64]:
+        """New variables that nothing makes: padding."""
+        return self._equations.fresh(length)
+
     def separate(self, parts: Sequence[NDArray[np.int64]]) -> None:
         """Say that an axis is taken apart into these, none of which may become empty."""
         self._equations.parts.extend(parts)
@@ -338,13 +343,17 @@ class Scope:
             else:
                 self.extent(position)
 
+    def otherwise(self, why: str) -> None:
+        """Why axes that the rule does not mention are pinned."""
+        self._otherwise = why
+
     def finish(self) -> None:
         """Pin what the rule did not mention."""
         for position, name in enumerate(self.node.inputs):
             if name:
                 for axis in range(self.view.rank(name) or 0):
                     if (position, axis) not in self._mentioned:
-                        self._equations.pass_over(name, axis, self.node, "works across this axis")
+                        self._equations.pass_over(name, axis, self.node, self._otherwise)
 
 
 def solve(view: View) -> Equations:

@@ -176,8 +176,9 @@ class _Run:
                 self.derived.add(node.output[0])
         elif node.op_type == "Constant":
             self._compute(node, {})
-        elif node.op_type in SHAPE_ARITHMETIC and len(values) == len(set(inputs)):
-            if all(self._is_number(name, value) for name, value in values.items()):
+        elif node.op_type in SHAPE_ARITHMETIC:
+            known = len(values) == len(set(inputs))
+            if known and all(self._is_number(name, value) for name, value in values.items()):
                 self._compute(node, values)
 
     def _is_number(self, name: str, value: NDArray[Any]) -> bool:

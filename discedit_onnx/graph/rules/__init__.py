@@ -8,7 +8,16 @@ carry components.
 
 from __future__ import annotations
 
-from . import convolution, elementwise, linear, normalisation, reduction, shape  # noqa: F401
+from . import (  # noqa: F401
+    contraction,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    normalisation,
+    reduction,
+    shape,
+)
 from .registry import Rule, find_rule, known_operators
 
 __all__ = ["Rule", "find_rule", "known_operators"]

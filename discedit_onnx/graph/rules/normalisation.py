@@ -1,10 +1,10 @@
-"""Normalisations that treat each channel by itself."""
+"""Normalisations, and what else works along some axes and leaves the others alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes import Unsupported
+from ..axes import Count, Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
@@ -31,3 +31,60 @@ def instance_normalization(scope: Scope) -> None:
     for parameter in (1, 2):
         channels = scope.equate(channels, scope.ids(parameter, 0))
     scope.emit([None, channels, *[None] * (len(scope.shape(0)) - 2)])
+
+
+@rule("GroupNormalization", opset=(18, None))
+def group_normalization(scope: Scope) -> None:
+    """Statistics of a group are those of all its channels, so groups go as a whole."""
+    channels, groups = scope.ids(0, 1), scope.attribute("num_groups")
+    if channels is not None:
+        members = channels.reshape(groups, -1)
+        scope.equate(members[:, :1], members)
+        scope.extent("num_groups", Count(0, channels, members.shape[1]))
+        for parameter in (1, 2):
+            of_groups = scope.shape(parameter)[0] == groups != len(channels)
+            scope.equate(members[:, 0] if of_groups else channels, scope.ids(parameter, 0))
+    scope.emit([None, channels, *[None] * (len(scope.shape(0)) - 2)])
+
+
+@rule("LayerNormalization", "RMSNormalization", opset=(17, None))
+def layer_normalization(scope: Scope) -> None:
+    """The axes from `axis` on are normalised over; the others pass."""
+    scope.otherwise("normalises over this axis")
+    rank = len(scope.shape(0))
+    axis = scope.attribute("axis", -1) % rank
+    axes = [scope.ids(0, i) if i < axis else None for i in range(rank)]
+    for output in range(len(scope.node.outputs)):
+        scope.emit(axes, output)
+
+
+@rule("LpNormalization", "CumSum", "TopK", "MeanVarianceNormalization")
+def along_axes(scope: Scope) -> None:
+    """What works along some axes leaves the others alone."""
+    rank = len(scope.shape(0))
+    if scope.node.op == "CumSum":
+        constant = scope.constant(1)
+        if constant is None:
+            raise Unsupported("its axis is computed in the graph")
+        along = [int(constant)]
+    elif scope.node.op == "MeanVarianceNormalization":
+        along = scope.attribute("axes", [0, 2, 3])
+    else:
+        along = [scope.attribute("axis", -1)]
+    taken = {axis % rank for axis in along}
+    axes = [None if axis in taken else scope.ids(0, axis) for axis in range(rank)]
+    for output in range(len(scope.node.outputs)):
+        scope.emit(axes, output)
+
+
+@rule("Trilu")
+def trilu(scope: Scope) -> None:
+    """A triangle of the last two axes; those before them pass."""
+    rank = len(scope.shape(0))
+    scope.emit([*(scope.ids(0, axis) for axis in range(rank - 2)), None, None])
+
+
+@rule("GridSample", opset=(16, None))
+def grid_sample(scope: Scope) -> None:
+    """Each channel by itself, at the positions of the grid."""
+    scope.emit([None, scope.ids(0, 1), *[None] * (len(scope.shape(0)) - 2)])

@@ -253,25 +253,6 @@ def split(scope: Scope) -> None:
             scope.equate(parts[0], part)
 
 
-@rule("Pad")
-def pad(scope: Scope) -> None:
-    """Padded axes carry nothing, the others pass."""
-    rank = len(scope.shape(0))
-    pads = scope.attribute("pads") if scope.opset < 11 else _list(scope.constant(1))
-    if pads is None:
-        raise Unsupported("its padding is computed in the graph")
-    axes = list(range(rank))
-    if scope.has(3):
-        given = _list(scope.constant(3))
-        if given is None:
-            raise Unsupported("its axes are computed in the graph")
-        axes = [int(axis) % rank for axis in given]
-    padded = {axis for i, axis in enumerate(axes) if pads[i] or pads[i + len(axes)]}
-    if any(scope.carries(0, axis) for axis in padded):
-        raise Unsupported("pads an axis that carries components")
-    scope.emit([None if axis in padded else scope.ids(0, axis) for axis in range(rank)])
-
-
 @rule("Resize", "Upsample")
 def resize(scope: Scope) -> None:
     """Axes that keep their length pass; the sizes that are written down follow."""
@@ -293,7 +274,3 @@ def resize(scope: Scope) -> None:
         found = [(element, out[axis]) for element, axis in enumerate(axes)]
         scope.extent(3, *(Count(element, ids) for element, ids in found if ids is not None))
     scope.emit(out)
-
-
-def _list(constant: NDArray[np.int64] | None) -> list[int] | None:
-    return None if constant is None else [int(x) for x in constant.reshape(-1)]

@@ -1,0 +1,186 @@
+"""Operators that take parts of axes, pad, repeat, and fold axes into each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..axes import Count, Unsupported
+from .registry import rule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..axes import Scope
+
+
+@rule("Slice", opset=(10, None))
+def slice_axes(scope: Scope) -> None:
+    """A part of an axis; where it begins and ends follows the cut."""
+    rank = len(scope.shape(0))
+    starts, ends = (whole(scope.constant(position)) for position in (1, 2))
+    count = scope.shape(1)[0]
+    axes = list(range(count or 0))
+    steps: list[int] | None = [1] * len(axes)
+    if scope.has(3):
+        given = whole(scope.constant(3))
+        if given is None:
+            raise Unsupported("its axes are computed in the graph")
+        axes = [axis % rank for axis in given]
+    if scope.has(4):
+        steps = whole(scope.constant(4))
+    out = [None if axis in axes else scope.ids(0, axis) for axis in range(rank)]
+    carried = {i: axis for i, axis in enumerate(axes) if scope.carries(0, axis)}
+    if carried and (starts is None or ends is None or steps is None):
+        raise Unsupported("its bounds are computed in the graph")
+    begin, end = list(starts or []), list(ends or [])
+    counts: tuple[list[Count], list[Count]] = ([], [])
+    for i, axis in carried.items():
+        ids = scope.ids(0, axis)
+        assert ids is not None
+        assert steps is not None
+        if steps[i] != 1:
+            scope.pin(ids, "takes every few of them")
+            out[axis] = ids[begin[i] : end[i] : steps[i]]
+            continue
+        begin[i], end[i], _ = slice(begin[i], end[i]).indices(len(ids))
+        out[axis] = ids[begin[i] : end[i]]
+        scope.separate([ids[begin[i] : end[i]]])
+        counts[0].append(Count(i, ids[: begin[i]]))
+        counts[1].append(Count(i, ids[: end[i]]))
+    if carried:
+        scope.extent(1, *counts[0], base=begin)
+        scope.extent(2, *counts[1], base=end)
+    scope.emit(out)
+
+
+@rule("Slice", opset=(7, 9))
+def slice_attributes(scope: Scope) -> None:
+    """The same, with bounds in attributes."""
+    rank = len(scope.shape(0))
+    starts, ends = list(scope.attribute("starts")), list(scope.attribute("ends"))
+    axes = [axis % rank for axis in scope.attribute("axes", range(len(starts)))]
+    out = [None if axis in axes else scope.ids(0, axis) for axis in range(rank)]
+    counts: tuple[list[Count], list[Count]] = ([], [])
+    for i, axis in enumerate(axes):
+        if scope.carries(0, axis) and (ids := scope.ids(0, axis)) is not None:
+            starts[i], ends[i], _ = slice(starts[i], ends[i]).indices(len(ids))
+            out[axis] = ids[starts[i] : ends[i]]
+            scope.separate([ids[starts[i] : ends[i]]])
+            counts[0].append(Count(i, ids[: starts[i]]))
+            counts[1].append(Count(i, ids[: ends[i]]))
+    scope.extent("starts", *counts[0], base=starts)
+    scope.extent("ends", *counts[1], base=ends)
+    scope.emit(out)
+
+
+@rule("Gather")
+def gather(scope: Scope) -> None:
+    """Picks along one axis, which is pinned; the others pass (an embedding's width)."""
+    rank = len(scope.shape(0))
+    axis = scope.attribute("axis", 0) % rank
+    picked: list[NDArray[np.int64] | None] = [None] * len(scope.shape(1))
+    before = [scope.ids(0, a) for a in range(axis)]
+    after = [scope.ids(0, a) for a in range(axis + 1, rank)]
+    scope.emit([*before, *picked, *after])
+
+
+@rule("Pad")
+def pad(scope: Scope) -> None:
+    """New indices are variables of their own; how many there are follows the cut."""
+    rank = len(scope.shape(0))
+    place: str | int = "pads" if scope.opset < 11 else 1
+    pads = scope.attribute("pads") if scope.opset < 11 else whole(scope.constant(1))
+    axes = list(range(rank))
+    if scope.has(3):
+        given = whole(scope.constant(3))
+        if given is None:
+            raise Unsupported("its axes are computed in the graph")
+        axes = [axis % rank for axis in given]
+    carried = [axis for axis in axes if scope.carries(0, axis)]
+    if pads is None:
+        if carried:
+            raise Unsupported("its padding is computed in the graph")
+        pads = [1] * (2 * len(axes))  # whatever it is, these axes carry nothing
+    out = [scope.ids(0, axis) for axis in range(rank)]
+    counts = []
+    for i, axis in enumerate(axes):
+        before, after = pads[i], pads[i + len(axes)]
+        ids = out[axis]
+        if not before and not after:
+            continue
+        if ids is None or axis not in carried:
+            scope.pin(ids, "is padded")
+            out[axis] = None
+            continue
+        if before < 0 or after < 0 or scope.attribute("mode", "constant") != "constant":
+            raise Unsupported("pads channels with other than a constant")
+        front, back = scope.fresh(before), scope.fresh(after)
+        out[axis] = np.concatenate([front, ids, back])
+        counts += [Count(i, front), Count(i + len(axes), back)]
+    scope.extent(place, *counts)
+    scope.emit(out)
+
+
+@rule("Expand")
+def expand(scope: Scope) -> None:
+    """Axes that are there already pass; repeated ones carry nothing."""
+    shape, out_shape = scope.shape(0), scope.output_shape(0)
+    added = len(out_shape) - len(shape)
+    asked = scope.view.facts.pairs.get(scope.node.inputs[1])
+    out: list[NDArray[np.int64] | None] = [None] * len(out_shape)
+    counts = []
+    for axis in range(added, len(out_shape)):
+        length = shape[axis - added]
+        if length is None or length == 1 or length != out_shape[axis]:
+            continue
+        out[axis] = ids = scope.ids(0, axis - added)
+        element = axis - len(out_shape) + len(asked[0]) if asked is not None else -1
+        written = asked is None or any(value[element] != 1 for value in asked if element >= 0)
+        if written and ids is not None:
+            counts.append(Count(element, ids))
+    if counts and scope.constant(1) is None:
+        raise Unsupported("its target shape is computed in the graph")
+    scope.extent(1, *counts)
+    scope.emit(out)
+
+
+@rule("Tile")
+def tile(scope: Scope) -> None:
+    """A repeated axis is its variables, repeated."""
+    repeats = whole(scope.constant(1))
+    rank = len(scope.shape(0))
+    if repeats is None:
+        raise Unsupported("its repeats are computed in the graph")
+    axes = [scope.ids(0, axis) for axis in range(rank)]
+    scope.emit(
+        [None if ids is None else np.tile(ids, n) for ids, n in zip(axes, repeats, strict=True)]
+    )
+
+
+@rule("DepthToSpace")
+def depth_to_space(scope: Scope) -> None:
+    """Channels move into blocks of pixels: those of one block go as a whole."""
+    size = scope.attribute("blocksize") ** 2
+    ids = scope.ids(0, 1)
+    out = None
+    if ids is not None:
+        crd = scope.attribute("mode", "DCR") == "CRD"
+        members = ids.reshape(-1, size) if crd else ids.reshape(size, -1).T
+        scope.equate(members[:, :1], members)
+        out = members[:, 0]
+    scope.emit([None, out, None, None])
+
+
+@rule("SpaceToDepth")
+def space_to_depth(scope: Scope) -> None:
+    """Blocks of pixels move into channels: each is there several times."""
+    ids = scope.ids(0, 1)
+    size = scope.attribute("blocksize") ** 2
+    scope.emit([None, None if ids is None else np.tile(ids, size), None, None])
+
+
+def whole(constant: NDArray[np.int64] | None) -> list[int] | None:
+    """A constant as a list of integers."""
+    return None if constant is None else [int(x) for x in constant.reshape(-1)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.errors import UsageError
 
 from . import options
 from .output import large, number, percent, short, size
@@ -25,15 +26,44 @@ if TYPE_CHECKING:
     context_settings=options.SETTINGS,
     short_help="What a model is, and what of it can be removed.",
 )
-@options.model
+@click.argument("model", type=options.PATH, required=False)
+@click.option(
+    "--operators", is_flag=True, help="List the operators that there are rules for; no MODEL."
+)
 @options.screen
-def command(screen: Screen, model: Path) -> None:
+def command(screen: Screen, model: Path | None, operators: bool) -> None:
     """Show what MODEL is, what of it can be removed, and what holds back the rest.
 
     A component is what can only be removed as a whole: a channel with all the weights that make
     it and use it, in every layer that a residual sum, a concatenation or the like ties together.
     Components that meet the same weights form a group.
     """
+    if operators == (model is not None):
+        raise UsageError("inspect takes MODEL, or --operators alone")
+    if model is None:
+        _list_operators(screen)
+    else:
+        _show(screen, model)
+
+
+def _list_operators(screen: Screen) -> None:
+    """Every operator that is known, and why some are pinned."""
+    from discedit_onnx.graph.rules import known_operators
+
+    known = known_operators()
+    screen.table(
+        "Operators that components go through, and those that are pinned on purpose",
+        ["operator", "because it"],
+        [[operator.label, operator.barrier] for operator in known],
+        words=2,
+    )
+    pinned = sum(bool(operator.barrier) for operator in known)
+    screen.line()
+    screen.line(f"{len(known) - pinned} operators have a rule; {pinned} are pinned on purpose.")
+    screen.json({"operators": [asdict(operator) for operator in known]})
+
+
+def _show(screen: Screen, model: Path) -> None:
     loaded = dx.load(model)
     found = dx.inspect(loaded)
     screen.facts(

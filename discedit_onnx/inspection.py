@@ -10,7 +10,7 @@ import numpy as np
 from .editing.budget import removable
 from .graph.cost import ParameterCount, count_macs
 from .graph.coupling import analyse
-from .graph.rules import find_rule
+from .graph.rules import find_barrier, find_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +75,7 @@ class Inspection:
     pinned
         What can't, and why.
     unknown
-        Operators that have no rule, with how often they occur.
+        Operators that have no rule and are not pinned on purpose, with how often they occur.
     removable_share
         Share of the parameters that can be removed when each group keeps one component.
     """
@@ -151,7 +151,8 @@ def _unknown(view: View) -> dict[str, int]:
     for node in view.nodes:
         if node.op == "Constant" and not node.domain:
             continue
-        if find_rule(node.op, node.domain, view.opsets.get(node.domain, 1)) is None:
+        rule = find_rule(node.op, node.domain, view.opsets.get(node.domain, 1))
+        if rule is None and find_barrier(node.op, node.domain) is None:
             name = f"{node.domain}.{node.op}" if node.domain else node.op
             found[name] = found.get(name, 0) + 1
     return found

@@ -43,7 +43,7 @@ def place_taps(coupling: Coupling) -> tuple[Tap, ...]:
         if (coupling.of(contraction.ids) >= 0).any():
             name, axis = _climb(coupling, contraction)
             shape = coupling.view.shapes.get(name)
-            if axis > 0 and shape is not None and name in coupling.view.producer:
+            if axis > 0 and shape is not None and name in coupling.view.varying:
                 length = len(coupling.equations.axes[name][axis])  # type: ignore[arg-type]
                 placed.setdefault(name, Tap(name, axis, length, len(shape)))
     return tuple(placed.values())

@@ -86,7 +86,9 @@ class Session:
             ) from error
 
 
-def open_session(model: onnx.ModelProto, device: str = "auto") -> Session:
+def open_session(
+    model: onnx.ModelProto, device: str = "auto", *, as_written: bool = False
+) -> Session:
     """Load a model into ONNX Runtime, on the device asked for or not at all.
 
     Parameters
@@ -96,6 +98,10 @@ def open_session(model: onnx.ModelProto, device: str = "auto") -> Session:
     device
         "cpu", "cuda" or "cuda:N"; "auto" takes the first CUDA device if CUDA really starts, else
         the CPU.
+    as_written
+        Keep ONNX Runtime from turning QuantizeLinear and DequantizeLinear around an operator into
+        an 8-bit kernel: those saturate on some processors, and take it that a bias has the scale
+        that they expect.
 
     Raises
     ------
@@ -113,11 +119,11 @@ def open_session(model: onnx.ModelProto, device: str = "auto") -> Session:
         source = _loadable(model, files)
         if device != "cpu":
             index = int(found[1] or 0)
-            inner = _open_on_cuda(ort, source, index)
+            inner = _open_on_cuda(ort, source, index, as_written)
             if inner is not None:
                 return Session(inner, f"cuda:{index}", files.pop_all())
         # Also where CUDA was asked for: if the CPU refuses the model too, CUDA is not to blame.
-        inner = _open_on_cpu(ort, source)
+        inner = _open_on_cpu(ort, source, as_written)
         if device.startswith("cuda"):
             raise _no_cuda(ort, device)
         return Session(inner, "cpu", files.pop_all())
@@ -163,21 +169,24 @@ def preload_cuda(ort: ModuleType) -> None:
         ort.preload_dlls()
 
 
-def create_session(ort: ModuleType, source: str | bytes, providers: Sequence[Any]) -> Any:
+def create_session(
+    ort: ModuleType, source: str | bytes, providers: Sequence[Any], as_written: bool = False
+) -> Any:
     """An `InferenceSession` that prints no warnings and never changes its providers by itself."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", str(int(as_written)))
     return ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
 
 
-def _open_on_cpu(ort: ModuleType, source: str | bytes) -> Any:
+def _open_on_cpu(ort: ModuleType, source: str | bytes, as_written: bool) -> Any:
     try:
-        return create_session(ort, source, [CPU])
+        return create_session(ort, source, [CPU], as_written)
     except Exception as error:  # ONNX Runtime's kinds have no common base but this
         raise ModelError(f"ONNX Runtime can't load the model: {_first_line(error)}") from error
 
 
-def _open_on_cuda(ort: ModuleType, source: str | bytes, index: int) -> Any:
+def _open_on_cuda(ort: ModuleType, source: str | bytes, index: int, as_written: bool) -> Any:
     """A session that has CUDA, or None. What is on offer is no proof that it starts."""
     if CUDA not in ort.get_available_providers():
         return None
@@ -191,7 +200,7 @@ def _open_on_cuda(ort: ModuleType, source: str | bytes, index: int) -> Any:
     with silenced(ort):
         try:
             preload_cuda(ort)
-            inner = create_session(ort, source, [(CUDA, settings), CPU])
+            inner = create_session(ort, source, [(CUDA, settings), CPU], as_written)
         except Exception:  # no such device, driver too old, or the model's fault: the CPU tells
             return None
     return inner if inner.get_providers()[0] == CUDA else None

@@ -48,7 +48,7 @@ class Rewrite:
     place
         Name of an attribute, or position of an input, which becomes a constant.
     values
-        The new numbers.
+        The new numbers; none where the input is left out.
     shape
         Their shape; () for a single number.
     dtype
@@ -141,7 +141,7 @@ def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) ->
 def _rewrite(coupling: Coupling, extent: Extent, removed: NDArray[np.bool_]) -> Rewrite | None:
     """The numbers of an extent after a cut, where it changes what is counted or computed."""
     values = extent.base.copy()
-    changed = extent.computed is not None and bool(coupling.gone(extent.computed, removed).any())
+    changed = extent.depends is not None and bool(coupling.gone(extent.depends, removed).any())
     for count in extent.counts:
         gone = int(coupling.gone(count.ids, removed).sum())
         if gone:

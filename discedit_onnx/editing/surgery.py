@@ -93,6 +93,9 @@ def _rewrite_input(
     """Give an input new numbers, in a constant of its own if anyone else reads the old one."""
     position = int(rewrite.place)
     name = node.input[position]
+    if not rewrite.values:  # it did nothing
+        node.input[position] = ""
+        return
     array = np.array(rewrite.values, rewrite.dtype).reshape(rewrite.shape)
     own = {t.name: t for t in model.graph.initializer if t.name == name and readers[name] == 1}
     if name in own:

@@ -131,7 +131,7 @@ def compare(
     origin
         What the feeds are, for the record.
     """
-    a, b = open_session(reference, device), open_session(candidate, device)
+    a, b = (open_session(model, device, as_written=True) for model in (reference, candidate))
     names = [output.name for output in reference.graph.output]
     deviation, samples = 0.0, 0
     for feed in feeds:

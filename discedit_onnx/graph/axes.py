@@ -91,18 +91,19 @@ class Extent:
     place
         Name of an attribute, or position of an input.
     base
-        What they are without a cut.
+        What they are without a cut; empty for an input that is left out after one.
     counts
         Which of them follow a cut.
-    computed
-        Variables whose removal would change what the graph computes here.
+    depends
+        Further variables whose removal makes it necessary to write the numbers anew: what the
+        graph computes here would change, or does not fit any more.
     """
 
     node: Node
     place: str | int
     base: NDArray[Any]
     counts: tuple[Count, ...]
-    computed: NDArray[np.int64] | None = None
+    depends: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,10 @@ class Scope:
         """
         return ids if self.view.origin(self.node.inputs[position]) else None
 
+    def is_zero(self, position: int) -> bool:
+        """Whether an input is filled with zeros, whatever its shape."""
+        return self.view.is_zero(self.node.inputs[position])
+
     # --- what the rule says
 
     def ids(self, position: int, axis: int) -> NDArray[np.int64] | None:
@@ -313,24 +318,41 @@ class Scope:
     def contract(self, position: int, axis: int, weights: NDArray[np.int64] | None = None) -> None:
         """Say that the node sums over this axis of this input."""
         ids = self.ids(position, axis)
-        if ids is not None:
+        if self.shape(position)[axis] is None:
+            self.pin(ids, "sums over an axis of open length")
+        elif ids is not None:
             record = Contraction(self.node, position, axis, ids, weights)
             self._equations.contractions.append(record)
 
-    def extent(self, place: str | int, *counts: Count, base: Any = None) -> None:
+    def extent(
+        self,
+        place: str | int,
+        *counts: Count,
+        base: Any = None,
+        touched: Sequence[NDArray[np.int64]] = (),
+    ) -> None:
         """Say that an attribute or an input holds numbers of which some count variables.
 
-        `base` stands for the numbers where they differ from run to run.
+        `base` stands for the numbers where they differ from run to run. They are written when
+        something counted or `touched` is removed, or something that they are computed from.
         """
         self._told.add(place)
-        computed = None
         if base is None:
             base = self.attribute(place) if isinstance(place, str) else self.constant(place)
+        sources = list(touched)
         if isinstance(place, int):
             computed = self._equations.numbers.counted(self.node.inputs[place])
-        if counts or computed is not None:
-            extent = Extent(self.node, place, np.asarray(base), counts, computed)
+            sources += [] if computed is None else [computed]
+        if counts or sources:
+            depends = np.concatenate(sources) if sources else None
+            extent = Extent(self.node, place, np.asarray(base), counts, depends)
             self._equations.extents.append(extent)
+
+    def leave_out(self, position: int, ids: NDArray[np.int64]) -> None:
+        """Say that an input does nothing, and goes as soon as any of these does."""
+        self._mentioned.update((position, axis) for axis in range(len(self.shape(position))))
+        self._told.add(position)
+        self._equations.extents.append(Extent(self.node, position, np.empty(0), (), ids))
 
     def settle_numbers(self) -> None:
         """Keep computed numbers that the rule did not speak of as they are, or pin their source."""
@@ -358,7 +380,7 @@ class Scope:
 
 def solve(view: View) -> Equations:
     """Let every node's rule speak, in the order of the graph."""
-    from .rules import find_rule
+    from .rules import find_barrier, find_rule
 
     equations = Equations(view)
     for node in view.nodes:
@@ -373,7 +395,7 @@ def solve(view: View) -> Equations:
         rule = find_rule(node.op, node.domain, scope.opset)
         try:
             if rule is None:
-                raise Unsupported("has no rule")
+                raise Unsupported(find_barrier(node.op, node.domain) or "has no rule")
             rule(scope)
         except Unsupported as reason:
             equations.give_up(node, str(reason))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .view import is_float, weight_tensors
+from .view import parameter_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def count_parameters(proto: onnx.ModelProto) -> int:
-    """Elements of all floating-point constants that have an axis.
+    """Elements of all constants that have an axis and hold learned numbers.
 
-    Statistics of normalisations count, as they lie in the file; scalars don't.
+    Statistics of normalisations count, as they lie in the file; scalars don't. Of integers, those
+    count that stand for other numbers: what is dequantised, convolved or multiplied.
     """
-    tensors = weight_tensors(proto).values()
-    return sum(math.prod(t.dims) for t in tensors if t.dims and is_float(t.data_type))
+    return sum(math.prod(tensor.dims) for tensor in parameter_tensors(proto).values())
 
 
 class ParameterCount:
@@ -33,11 +33,8 @@ class ParameterCount:
         view = coupling.view
         self.total = count_parameters(view.proto)
         self._coupling = coupling
-        self._blocks = [
-            block
-            for block in coupling.blocks
-            if is_float(view.initializers[block.tensor].data_type)
-        ]
+        counted = parameter_tensors(view.proto)
+        self._blocks = [block for block in coupling.blocks if block.tensor in counted]
         self._starts = np.cumsum([0, *(b.stop - b.start for b in self._blocks)])[:-1]
         self._variables = np.concatenate(
             [np.arange(b.start, b.stop) for b in self._blocks] or [np.empty(0, dtype=np.int64)]

@@ -16,6 +16,8 @@ import onnx
 from onnx import TensorProto, TypeProto, helper, numpy_helper
 
 from ..model import DEFAULT_DOMAINS
+from .fused import DOMAIN as FUSED
+from .fused import infer as infer_fused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,18 +135,7 @@ class _Run:
         inputs = [name for name in node.input if name]
         values = {name: value for name in inputs if (value := self._value(name)) is not None}
         self._evaluate(node, inputs, values)
-        try:
-            domain = _plain(node.domain)
-            schema = onnx.defs.get_schema(node.op_type, self._opsets[domain], domain)
-            found = onnx.shape_inference.infer_node_outputs(
-                schema,
-                node,
-                {name: self.types[name] for name in inputs if name in self.types},
-                {name: numpy_helper.from_array(value) for name, value in values.items()},
-                opset_imports=self._imports,
-            )
-        except Exception:  # no schema, a missing type, or inference that fails: what is noted
-            found = {name: self._noted[name] for name in node.output if name in self._noted}
+        found = self._infer(node, inputs, values)
         for name, kind in found.items():
             if name in self.values:
                 value = self.values[name]
@@ -152,6 +143,42 @@ class _Run:
                 self.types[name] = helper.make_tensor_type_proto(element, value.shape)
             elif name not in self.known:
                 self.types[name] = kind
+
+    def _infer(
+        self, node: onnx.NodeProto, inputs: list[str], values: Mapping[str, NDArray[Any]]
+    ) -> Mapping[str, TypeProto]:
+        """Types of the outputs, by onnx, or as the model notes them."""
+        types = {name: self.types[name] for name in inputs if name in self.types}
+        data = {name: numpy_helper.from_array(value) for name, value in values.items()}
+        domain = _plain(node.domain)
+        try:
+            if domain == FUSED or node.op_type == "SimplifiedLayerNormalization":
+                return infer_fused(node, types, self._opsets[""])
+            schema = onnx.defs.get_schema(node.op_type, self._opsets[domain], domain)
+            if not schema.has_type_and_shape_inference_function:
+                return self._infer_function(node, types, data)
+            return onnx.shape_inference.infer_node_outputs(
+                schema, node, types, data, opset_imports=self._imports
+            )
+        except Exception:  # no schema, a missing type, or inference that fails
+            return {name: self._noted[name] for name in node.output if name in self._noted}
+
+    def _infer_function(
+        self,
+        node: onnx.NodeProto,
+        types: Mapping[str, TypeProto],
+        data: Mapping[str, TensorProto],
+    ) -> Mapping[str, TypeProto]:
+        """Operators that are only functions: through their bodies, in a graph of one node."""
+        graph = onnx.GraphProto(name="node", node=[node])
+        for name, kind in types.items():
+            graph.input.append(onnx.ValueInfoProto(name=name, type=kind))
+        for name, tensor in data.items():
+            tensor.name = name
+            graph.initializer.append(tensor)
+        model = onnx.ModelProto(ir_version=8, graph=graph, opset_import=self._imports)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
+        return {info.name: info.type for info in inferred if info.name in node.output}
 
     def _value(self, name: str) -> NDArray[Any] | None:
         """A small value, constant or computed."""

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 SMALL = 4096
 """Elements up to which a constant is kept in the skeleton: it may be a shape."""
 
+QUANTISED = {
+    "ConvInteger": (1,), "DequantizeLinear": (0,), "MatMulInteger": (0, 1), "QLinearConv": (3,),
+    "QLinearMatMul": (0, 3),
+}  # fmt: skip
+"""Operators whose integers stand for numbers, and where they read them."""
+
+SCALES = ("DequantizeLinear", "QuantizeLinear")
+"""Operators that scale their first input, and then shift it by a zero point."""
+
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that give back the elements of their first input."""
 
@@ -116,13 +125,29 @@ class View:
         return self.facts.types.get(name, 0)
 
     def origin(self, name: str) -> str | None:
-        """The initializer whose elements a tensor holds in some order, if there is one."""
+        """The initializer whose elements a tensor holds in some order, if there is one.
+
+        Where it is zero, the tensor is zero: a scale may lie between them, but no zero point.
+        """
         while name not in self.initializers:
             node = self.producer.get(name)
-            if node is None or node.domain or node.op not in MOVES:
+            if node is None or node.domain or node.op not in (*MOVES, *SCALES):
+                return None
+            if node.op in SCALES and not all(map(self.is_zero, node.inputs[2:])):
                 return None
             name = node.inputs[0]
         return name
+
+    def is_zero(self, name: str) -> bool:
+        """Whether a tensor is filled with zeros, whatever its shape."""
+        while (node := self.producer.get(name)) is not None and not node.domain:
+            if node.op == "ConstantOfShape":
+                return not np.any(node.attributes.get("value", 0))
+            if node.op not in (*MOVES, "Expand", "Slice"):
+                break
+            name = node.inputs[0]
+        constant = self.constant(name)
+        return constant is not None and not np.any(constant)
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Value of a constant, or of a small tensor that is computed to the same in every run."""
@@ -135,6 +160,20 @@ def is_float(data_type: int) -> bool:
     """Whether a `TensorProto.DataType` is floating point."""
     proto = onnx.TensorProto
     return data_type in (proto.FLOAT, proto.FLOAT16, proto.BFLOAT16, proto.DOUBLE)
+
+
+def parameter_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Constants that were learned: floating point, or integers that stand for such numbers."""
+    quantised = {
+        node.input[position]
+        for node in proto.graph.node
+        for position in QUANTISED.get(node.op_type, ())
+    }
+    return {
+        name: tensor
+        for name, tensor in weight_tensors(proto).items()
+        if tensor.dims and (is_float(tensor.data_type) or name in quantised)
+    }
 
 
 def weight_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -207,7 +246,12 @@ def _nodes(model: onnx.ModelProto) -> Iterator[Node]:
             name=node.name,
             inputs=tuple(tensor.name for tensor in node.inputs),
             outputs=tuple(tensor.name for tensor in node.outputs),
-            attributes={k: v for k, v in node.attrs.items() if not isinstance(v, gs.Graph)},
+            attributes={
+                name: value.values if isinstance(value, gs.Constant) else value
+                for name, value in node.attrs.items()
+                # What Constant nodes hold is among the initializers, and may be left out here.
+                if not isinstance(value, gs.Graph) and node.op != "Constant"
+            },
             captured=tuple({name for subgraph in subgraphs for name in _captures(subgraph, gs)}),
         )
 

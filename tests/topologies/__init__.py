@@ -8,7 +8,10 @@ from . import (  # noqa: F401
     branches,
     carriers,
     convolution,
+    fused,
     linear,
+    quantised,
+    recurrent,
     reduction,
     reshaping,
 )

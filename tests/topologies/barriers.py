@@ -19,7 +19,7 @@ def custom_operator() -> onnx.ModelProto:
 
 
 @topology(0.9)
-def operator_without_rule() -> onnx.ModelProto:
+def operator_pinned_on_purpose() -> onnx.ModelProto:
     """LRN looks across channels."""
     net = Net()
     x = net.op("LRN", net.conv(net.stem(8), 8, 8), size=3)

@@ -9,15 +9,20 @@ carry components.
 from __future__ import annotations
 
 from . import (  # noqa: F401
+    attention,
+    barriers,
     contraction,
     convolution,
     elementwise,
+    fused,
     indexing,
     linear,
     normalisation,
+    quantisation,
+    recurrent,
     reduction,
     shape,
 )
-from .registry import Rule, find_rule, known_operators
+from .registry import Operator, Rule, find_barrier, find_rule, known_operators
 
-__all__ = ["Rule", "find_rule", "known_operators"]
+__all__ = ["Operator", "Rule", "find_barrier", "find_rule", "known_operators"]

@@ -76,9 +76,11 @@ def conv_transpose(scope: Scope) -> None:
 
 
 def _finish(scope: Scope, out: NDArray[np.int64] | None) -> None:
-    """Tie the bias to the output channels, and emit them."""
+    """Tie the bias, and what FusedConv adds, to the output channels, and emit them."""
     if scope.has(2):
         out = scope.equate(out, scope.ids(2, 0))
+    if scope.has(3):
+        out = scope.equate(out, scope.ids(3, 1))
     rank = len(scope.shape(0))
     scope.emit([None, out, *[None] * (rank - 2)])
 

@@ -24,7 +24,7 @@ UNARY = (
 BROADCAST = (
     "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
     "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu",
-    "Pow", "Sub", "Sum", "Where", "Xor",
+    "Pow", "Sub", "Sum", "SwiGLU", "Where", "Xor",
 )  # fmt: skip
 
 
@@ -47,21 +47,24 @@ def broadcast(scope: Scope) -> None:
 def broadcast_axis(scope: Scope, positions: list[int], axis: int) -> NDArray[np.int64] | None:
     """Variables of one axis (counted from the end) of what inputs broadcast to."""
     present = [i for i in positions if len(scope.shape(i)) >= -axis]
-    lengths = {i: scope.shape(i)[axis] for i in present}
-    if None in lengths.values():
-        # An unknown length may be 1 or full: nothing can be said of what it meets.
-        if any(scope.carries(i, _front(scope, i, axis)) for i in present):
-            raise Unsupported("an axis that it broadcasts has an unknown length")
+    full, other = (_longest({i: scope.lengths(i)[run][axis] for i in present}) for run in (0, 1))
+    carried = any(scope.carries(i, _front(scope, i, axis)) for i in present)
+    if full != other or any(0 in scope.lengths(i)[0][axis:][:1] for i in present):
+        if carried:
+            raise Unsupported("an open length may be one or full")
         return None
-    longest = max(length for length in lengths.values() if length is not None)
-    full = [i for i, length in lengths.items() if length == longest]
-    weights = all(scope.is_weight(i) for i in full)
-    if longest == 1 or not (weights or any(scope.carries(i, _front(scope, i, axis)) for i in full)):
+    if not full or not (carried or all(scope.is_weight(i) for i in full)):
         return None
     out = scope.ids(full[0], _front(scope, full[0], axis))
     for i in full[1:]:
         out = scope.equate(out, scope.ids(i, _front(scope, i, axis)))
     return out
+
+
+def _longest(lengths: dict[int, int]) -> list[int]:
+    """The inputs that are not repeated; none if all have length one."""
+    longest = max(lengths.values())
+    return [i for i, length in lengths.items() if length == longest != 1]
 
 
 def _front(scope: Scope, position: int, axis: int) -> int:

@@ -125,25 +125,34 @@ def pad(scope: Scope) -> None:
 
 @rule("Expand")
 def expand(scope: Scope) -> None:
-    """Axes that are there already pass; repeated ones carry nothing."""
-    shape, out_shape = scope.shape(0), scope.output_shape(0)
-    added = len(out_shape) - len(shape)
-    asked = scope.view.facts.pairs.get(scope.node.inputs[1])
-    out: list[NDArray[np.int64] | None] = [None] * len(out_shape)
-    counts = []
-    for axis in range(added, len(out_shape)):
-        length = shape[axis - added]
-        if length is None or length == 1 or length != out_shape[axis]:
-            continue
-        out[axis] = ids = scope.ids(0, axis - added)
-        element = axis - len(out_shape) + len(asked[0]) if asked is not None else -1
-        written = asked is None or any(value[element] != 1 for value in asked if element >= 0)
-        if written and ids is not None:
-            counts.append(Count(element, ids))
-    if counts and scope.constant(1) is None:
+    """Axes that are there already pass; repeated ones carry nothing.
+
+    A length of one in the target keeps what is there, so the target needs no length of an axis
+    that is cut.
+    """
+    before, after = scope.lengths(0), scope.output_lengths(0)
+    added = len(after[0]) - len(before[0])
+    target: list[int] = []
+    out: list[NDArray[np.int64] | None] = []
+    for axis, length in enumerate(scope.output_shape(0)):
+        kept = axis >= added and all(before[r][axis - added] == after[r][axis] for r in (0, 1))
+        out.append(scope.ids(0, axis - added) if kept and after[0][axis] > 1 else None)
+        target.append(1 if kept else length or 0)
+    carried = [ids for ids in out if ids is not None]
+    if 0 not in target:
+        scope.extent(1, base=target, touched=carried)
+    elif carried and any(value.max() > 1 for value in _written(scope, out)):
         raise Unsupported("its target shape is computed in the graph")
-    scope.extent(1, *counts)
     scope.emit(out)
+
+
+def _written(scope: Scope, out: list[NDArray[np.int64] | None]) -> list[NDArray[np.int64]]:
+    """What the target says of the axes that carry variables, in both runs."""
+    axes = [axis - len(out) for axis, ids in enumerate(out) if ids is not None]
+    pair = scope.view.facts.pairs.get(scope.node.inputs[1])
+    if pair is None:
+        raise Unsupported("its target shape is computed in the graph")
+    return [value[[axis for axis in axes if -axis <= len(value)]] for value in pair]
 
 
 @rule("Tile")

@@ -17,7 +17,7 @@ def gemm(scope: Scope) -> None:
     """Y = A' B' + C, with A and B of rank 2, either transposed."""
     a_inner = 0 if scope.attribute("transA", 0) else 1
     b_inner = 1 if scope.attribute("transB", 0) else 0
-    _contract_pair(scope, a_inner, b_inner)
+    contract_pair(scope, a_inner, b_inner)
     rows, columns = scope.ids(0, 1 - a_inner), scope.ids(1, 1 - b_inner)
     if scope.has(2):
         bias = scope.shape(2)
@@ -34,13 +34,13 @@ def matmul(scope: Scope) -> None:
     a, b = scope.shape(0), scope.shape(1)
     if len(a) < 2 or len(b) < 2:
         raise Unsupported("multiplies a vector")
-    _contract_pair(scope, len(a) - 1, len(b) - 2)
+    contract_pair(scope, len(a) - 1, len(b) - 2)
     leading = max(len(a), len(b)) - 2
     batch = [broadcast_axis(scope, [0, 1], axis - leading - 2) for axis in range(leading)]
     scope.emit([*batch, scope.ids(0, len(a) - 2), scope.ids(1, len(b) - 1)])
 
 
-def _contract_pair(scope: Scope, a_axis: int, b_axis: int) -> None:
+def contract_pair(scope: Scope, a_axis: int, b_axis: int) -> None:
     """Both factors are cut alike along the axis that is summed over."""
     a, b = scope.ids(0, a_axis), scope.ids(1, b_axis)
     scope.equate(a, b, "is multiplied with what can't be cut")

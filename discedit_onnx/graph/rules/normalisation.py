@@ -8,6 +8,9 @@ from ..axes import Count, Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..axes import Scope
 
 
@@ -53,9 +56,15 @@ def layer_normalization(scope: Scope) -> None:
     scope.otherwise("normalises over this axis")
     rank = len(scope.shape(0))
     axis = scope.attribute("axis", -1) % rank
-    axes = [scope.ids(0, i) if i < axis else None for i in range(rank)]
+    axes = [scope.ids(0, i) if i < axis else _fixed(scope, i) for i in range(rank)]
     for output in range(len(scope.node.outputs)):
         scope.emit(axes, output)
+
+
+def _fixed(scope: Scope, axis: int) -> NDArray[np.int64] | None:
+    """Variables that can't be removed, so that what they meet further on is told why."""
+    length = scope.shape(0)[axis]
+    return None if length is None else scope.pinned(length, "normalises over this axis")
 
 
 @rule("LpNormalization", "CumSum", "TopK", "MeanVarianceNormalization")

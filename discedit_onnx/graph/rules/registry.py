@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,29 @@ if TYPE_CHECKING:
 Rule = Callable[["Scope"], None]
 
 _RULES: dict[tuple[str, str], list[tuple[int, int | None, Rule]]] = defaultdict(list)
+_BARRIERS: dict[tuple[str, str], str] = {}
+
+
+@dataclass(frozen=True, order=True)
+class Operator:
+    """What the registry knows of an operator.
+
+    Attributes
+    ----------
+    domain, name
+        The default domain is "".
+    barrier
+        Why it is pinned on purpose; empty where it has a rule.
+    """
+
+    domain: str
+    name: str
+    barrier: str = ""
+
+    @property
+    def label(self) -> str:
+        """Domain and name."""
+        return f"{self.domain}.{self.name}" if self.domain else self.name
 
 
 def rule(
@@ -27,6 +51,12 @@ def rule(
     return register
 
 
+def barriers(reasons: Mapping[str, str], domain: str = "") -> None:
+    """Pin operators on purpose, at every opset; the reason completes "<operator> <name> ..."."""
+    for operator, reason in reasons.items():
+        _BARRIERS[domain, operator] = reason
+
+
 def find_rule(operator: str, domain: str, opset: int) -> Rule | None:
     """The rule for an operator at an opset, or None."""
     for first, last, function in _RULES.get((domain, operator), ()):
@@ -35,6 +65,13 @@ def find_rule(operator: str, domain: str, opset: int) -> Rule | None:
     return None
 
 
-def known_operators() -> tuple[tuple[str, str], ...]:
-    """(domain, operator) of everything that has a rule, sorted."""
-    return tuple(sorted(_RULES))
+def find_barrier(operator: str, domain: str) -> str | None:
+    """Why an operator is pinned on purpose, or None."""
+    return _BARRIERS.get((domain, operator))
+
+
+def known_operators() -> tuple[Operator, ...]:
+    """Everything that has a rule or is pinned on purpose, sorted."""
+    ruled = (Operator(*key) for key in _RULES)
+    pinned = (Operator(*key, reason) for key, reason in _BARRIERS.items())
+    return tuple(sorted((*ruled, *pinned)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..axes import Scope
-    from ..shapes import Shape
+    from ..view import Node, View
 
 
 @rule("Transpose")
@@ -73,7 +73,7 @@ def flatten(scope: Scope) -> None:
     split = scope.attribute("axis", 1)
     split = split + len(shape) if split < 0 else split
     axes = list(range(len(shape)))
-    scope.emit([merge(scope, shape, axes[:split]), merge(scope, shape, axes[split:])])
+    scope.emit([merge(scope, axes[:split]), merge(scope, axes[split:])])
 
 
 @rule("Reshape")
@@ -84,19 +84,19 @@ def reshape(scope: Scope) -> None:
     the first part does: splitting C into (a, b) ties the b components in each of the a parts
     together, and they go as a whole, as heads and shuffle groups do.
     """
-    shape, out_shape = scope.shape(0), scope.output_shape(0)
-    out: list[NDArray[np.int64] | None] = [None] * len(out_shape)
+    lengths = scope.output_lengths(0)[0]
+    out: list[NDArray[np.int64] | None] = [None] * len(lengths)
     for before, after in _runs(scope):
-        merged = merge(scope, shape, before)
-        parts = [axis for axis in after if out_shape[axis] != 1]
+        merged = merge(scope, before)
+        parts = [axis for axis in after if lengths[axis] != 1]
         if merged is None or not parts:
             scope.pin(merged, "is reshaped to nothing")
             continue
-        axis, ids = _carrying(scope, merged, parts, [out_shape[part] for part in parts])
+        axis, ids = _carrying(scope, merged.reshape([lengths[part] for part in parts]), parts)
         out[axis] = ids
     target = _target(scope)
     for copied in [axis for axis, length in enumerate(target) if length == 0]:
-        if not np.array_equal(merge(scope, shape, [copied]), out[copied]):  # type: ignore[arg-type]
+        if not np.array_equal(merge(scope, [copied]), out[copied]):  # type: ignore[arg-type]
             raise Unsupported("copies the length of an axis that is cut in another way")
     counts = [Count(axis, ids) for axis, ids in enumerate(out) if ids is not None]
     scope.extent(1, *(count for count in counts if target[count.element] > 0), base=target)
@@ -121,19 +121,43 @@ def _target(scope: Scope) -> list[int]:
 
 
 def _carrying(
-    scope: Scope, merged: NDArray[np.int64], parts: list[int], lengths: list[int | None]
+    scope: Scope, grid: NDArray[np.int64], parts: list[int]
 ) -> tuple[int, NDArray[np.int64]]:
-    """Which of the parts of an axis carries its components, and their variables."""
-    if None in lengths:
-        raise Unsupported("splits an axis into parts of unknown length")
-    grid = merged.reshape(_known(lengths))
+    """Which of the parts of an axis carries its components, and their variables.
+
+    `grid` holds the variables of the axis, one axis for each part.
+    """
     for i, part in enumerate(parts):
         rows = np.moveaxis(grid, i, 0).reshape(grid.shape[i], -1)
         if (rows == rows[:, :1]).all():
             return part, rows[:, 0]
-    rows = grid.reshape(grid.shape[0], -1)
+    whole = [i for i, part in enumerate(parts) if not _taken_apart(scope, part)]
+    i = whole[0] if whole else 0
+    rows = np.moveaxis(grid, i, 0).reshape(grid.shape[i], -1)
     scope.equate(rows[:, :1], rows)
-    return parts[0], rows[:, 0]
+    return parts[i], rows[:, 0]
+
+
+def _taken_apart(scope: Scope, axis: int) -> bool:
+    """Whether an axis of the output is indexed further on: queries, keys and values are."""
+    name = scope.node.outputs[0]
+    while len(readers := scope.view.consumers[name]) == 1 and readers[0][0].op == "Transpose":
+        node = readers[0][0]
+        order = node.attributes.get("perm")
+        axis = order.index(axis) if order else len(scope.view.shapes[name]) - 1 - axis
+        name = node.outputs[0]
+    rank = len(scope.view.shapes[name])
+    return any(axis in _indexed(scope.view, node, rank) for node, _ in scope.view.consumers[name])
+
+
+def _indexed(view: View, node: Node, rank: int) -> list[int]:
+    """The axes of its first input that a node takes apart."""
+    if node.op in ("Gather", "Split"):
+        return [node.attributes.get("axis", 0) % rank]
+    if node.op == "Slice":
+        given = view.constant(node.inputs[3]) if len(node.inputs) > 3 else None
+        return [] if given is None else [int(axis) % rank for axis in given]
+    return []
 
 
 def _runs(scope: Scope) -> list[tuple[list[int], list[int]]]:
@@ -142,6 +166,8 @@ def _runs(scope: Scope) -> list[tuple[list[int], list[int]]]:
     They must be the same whatever numbers the open lengths are given.
     """
     lengths, out = scope.lengths(0), scope.output_lengths(0)
+    if 0 in (*lengths[0], *out[0]):
+        raise Unsupported("its shapes are unknown")
     first, second = (_match(lengths[run], out[run]) for run in (0, 1))
     if first != second:
         raise Unsupported("mixes axes of open length with others")
@@ -175,25 +201,27 @@ def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
     return tuple(length for length in shape if length is not None)
 
 
-def merge(scope: Scope, shape: Shape, axes: list[int]) -> NDArray[np.int64] | None:
+def merge(scope: Scope, axes: list[int]) -> NDArray[np.int64] | None:
     """Variables of the axis that several axes of input 0 are merged into.
 
     Exactly one of them may carry components; index (i, j) of the merged axis belongs to what
-    carries it.
+    carries it. Open lengths count as the first number that they were given: what they repeat
+    are the same variables.
     """
-    wide = [axis for axis in axes if shape[axis] != 1]
+    lengths = scope.lengths(0)[0]
+    wide = [axis for axis in axes if lengths[axis] != 1]
     carrying = [axis for axis in wide if scope.carries(0, axis) or scope.is_weight(0)]
     if not carrying:
         return None
-    if len(carrying) > 1 or None in [shape[axis] for axis in axes]:
-        if len(axes) == 1:
-            return scope.ids(0, axes[0])
+    if len(carrying) > 1:
         for axis in carrying:
             scope.pin(scope.ids(0, axis), "is merged with an axis that it can't be told from")
         return None
+    if any(lengths[a] == 0 for a in axes):
+        raise Unsupported("merges an axis of unknown length")
     (axis,) = carrying
-    outer = math.prod(_known([shape[a] for a in axes if a < axis]))
-    inner = math.prod(_known([shape[a] for a in axes if a > axis]))
+    outer = math.prod(lengths[a] for a in axes if a < axis)
+    inner = math.prod(lengths[a] for a in axes if a > axis)
     ids = scope.ids(0, axis)
     return None if ids is None else np.tile(ids.repeat(inner), outer)
 

@@ -307,8 +307,9 @@ def main() -> None:
         for model in chosen:
             print(model.label, file=sys.stderr, flush=True)
             records.append(run(model, cache, args.seed, args.timeout))
-    if args.json:
-        args.json.write_text(json.dumps({"facts": facts(args.seed), "models": records}, indent=1))
+            if args.json:  # after each model: a long run that is ended leaves what it measured
+                measured = {"facts": facts(args.seed), "models": records}
+                args.json.write_text(json.dumps(measured, indent=1))
     print(tables(records, facts(args.seed)))
 
 

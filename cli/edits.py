@@ -50,10 +50,19 @@ def costs(edit: Edit, output: Path) -> dict[str, str | None]:
         "parameters": _change(number, *edit.parameters),
         "MACs": None if None in macs else _change(large, *macs),  # type: ignore[arg-type]
         "file": _change(size, before, after),
-        "equality": f"proved: {equality.deviation:.1e} from the masked original, allowed "
-        f"{equality.tolerance:.0e}, on {equality.samples} {equality.origin} ({equality.device})",
+        "equality": f"{_verdict(edit)}, on {equality.samples} {equality.origin} "
+        f"({equality.device})",
         "output": str(output),
     }
+
+
+def _verdict(edit: Edit) -> str:
+    """What the comparison with the masked original says."""
+    equality = edit.equality
+    found = f"{equality.deviation:.1e} from the masked original"
+    if not edit.plan.exact:
+        return f"none, for the edit is inexact: {found}"
+    return f"proved: {found}, allowed {equality.tolerance:.0e}"
 
 
 def as_json(edit: Edit, output: Path) -> dict[str, Any]:
@@ -71,6 +80,7 @@ def as_json(edit: Edit, output: Path) -> dict[str, Any]:
         "groups": [
             {"name": name, "before": before, "after": left} for name, before, left in edit.groups
         ],
+        "exact": edit.plan.exact,
         "equality": asdict(edit.equality),
     }
 

@@ -117,7 +117,12 @@ def _show(screen: Screen, model: Path) -> None:
 
 
 def _conclusion(found: Inspection) -> str:
-    """What would unlock more, if an operator without a rule is in the way."""
+    """What would unlock more."""
+    if not found.unknown and found.inexact_share > found.removable_share + 0.001:
+        return (
+            f"prune --inexact would free up to {percent(found.inexact_share)}: widths under layer "
+            "normalisation, without the proof of equality."
+        )
     if not found.unknown:
         return "Every operator has a rule: nothing is held back for want of one."
     names = ", ".join(f"{name} ({count}x)" for name, count in found.unknown.items())

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     help="What components are ranked by: a witness (t1, fisher, quadratic, sharp, mpm); or l1, "
     "l2, random, which need no calibration.",
 )
+@click.option(
+    "--inexact",
+    is_flag=True,
+    help="Also cut widths under layer normalisation, where equality can't hold.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For --criterion random.")
 @options.output("The pruned model.", required=True)
 @options.running
@@ -51,6 +56,7 @@ def command(
     sparsity: float,
     criterion: str,
     seed: int,
+    inexact: bool,
     output: Path,
     force: bool,
     preprocess: Path | None,
@@ -68,7 +74,7 @@ def command(
 
     loaded = dx.load(model)
     check_output(loaded, output, force)
-    check_request(analyse(loaded.proto), sparsity, criterion)
+    check_request(analyse(loaded.proto, inexact), sparsity, criterion)
     inputs = Inputs(screen, loaded, data, moments, preprocess, device, batch_size)
     images, gathered, provenance = inputs.images(), None, None
     if criterion not in DATA_FREE:
@@ -80,6 +86,7 @@ def command(
         sparsity=sparsity,
         criterion=criterion,
         seed=seed,
+        inexact=inexact,
         images=images,
         device=device,
     )

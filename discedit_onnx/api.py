@@ -72,7 +72,8 @@ def calibrate(
     DataError
         If an image can't be read or does not fit the model.
     """
-    taps = place_taps(analyse(model.proto))
+    # With what is inexact as well, so that the moments serve with and without it.
+    taps = place_taps(analyse(model.proto, inexact=True))
     if not taps:
         raise ModelError(
             f"{model.path}: nothing in it can be removed; `discedit-onnx inspect` says why"

@@ -78,6 +78,8 @@ class Inspection:
         Operators that have no rule and are not pinned on purpose, with how often they occur.
     removable_share
         Share of the parameters that can be removed when each group keeps one component.
+    inexact_share
+        The same, if widths under layer normalisation may be cut as well.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -89,6 +91,7 @@ class Inspection:
     pinned: tuple[Pinned, ...]
     unknown: dict[str, int]
     removable_share: float
+    inexact_share: float
 
 
 def inspect(model: Model) -> Inspection:
@@ -106,8 +109,6 @@ def inspect(model: Model) -> Inspection:
     coupling = analyse(model.proto)
     view = coupling.view
     count = ParameterCount(coupling)
-    most = np.zeros(coupling.size, dtype=bool)
-    most[removable(coupling, np.zeros(coupling.size))] = True
     return Inspection(
         inputs=_describe(i for i in model.proto.graph.input if i.name in view.inputs),
         outputs=_describe(model.proto.graph.output),
@@ -117,8 +118,16 @@ def inspect(model: Model) -> Inspection:
         groups=tuple(_group(coupling, count, i) for i in range(len(coupling.groups))),
         pinned=coupling.pinned,
         unknown=_unknown(view),
-        removable_share=1 - count.left(most) / count.total if count.total else 0.0,
+        removable_share=_removable_share(coupling, count),
+        inexact_share=_removable_share(analyse(model.proto, inexact=True)),
     )
+
+
+def _removable_share(coupling: Coupling, count: ParameterCount | None = None) -> float:
+    count = count or ParameterCount(coupling)
+    most = np.zeros(coupling.size, dtype=bool)
+    most[removable(coupling, np.zeros(coupling.size))] = True
+    return 1 - count.left(most) / count.total if count.total else 0.0
 
 
 def _describe(values: Iterable[ValueInfoProto]) -> tuple[TensorInfo, ...]:

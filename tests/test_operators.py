@@ -1,4 +1,4 @@
-"""The registry of rules against what onnx knows: every operator is handled, or pinned on purpose."""
+"""The registry of rules against onnx: every operator is handled, or pinned on purpose."""
 
 from __future__ import annotations
 

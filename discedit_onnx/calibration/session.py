@@ -100,8 +100,8 @@ def open_session(
         the CPU.
     as_written
         Keep ONNX Runtime from turning QuantizeLinear and DequantizeLinear around an operator into
-        an 8-bit kernel: those saturate on some processors, and take it that a bias has the scale
-        that they expect.
+        an 8-bit kernel: those saturate on some processors, round what the graph does not, and take
+        it that a bias has the scale that they expect.
 
     Raises
     ------

@@ -72,12 +72,16 @@ class Plan:
         SHA-256 of the model that it was made for.
     cuts, zeros, rewrites
         The changes; they don't overlap, so that their order doesn't matter.
+    exact
+        Whether the edited model equals the masked one. It can't where a layer normalisation
+        takes its statistics over fewer indices than before.
     """
 
     source: str
     cuts: tuple[Cut, ...] = ()
     zeros: tuple[Zero, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
+    exact: bool = True
 
     @property
     def empty(self) -> bool:
@@ -107,6 +111,7 @@ class Plan:
                     Rewrite(**{**r, "values": tuple(r["values"]), "shape": tuple(r["shape"])})
                     for r in fields["rewrites"]
                 ),
+                exact=fields["exact"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"not a plan: {error}") from error
@@ -135,7 +140,8 @@ def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) ->
             cuts.append(Cut(block.tensor, block.axis, tuple(gone.tolist())))
     found = (_rewrite(coupling, extent, removed) for extent in coupling.extents)
     rewrites = [rewrite for rewrite in found if rewrite is not None]
-    return Plan(source, tuple(cuts), (), tuple(rewrites))
+    exact = not (removed & coupling.inexact).any()
+    return Plan(source, tuple(cuts), (), tuple(rewrites), bool(exact))
 
 
 def _rewrite(coupling: Coupling, extent: Extent, removed: NDArray[np.bool_]) -> Rewrite | None:

@@ -39,6 +39,7 @@ def prune(
     sparsity: float,
     criterion: str = DEFAULT_WITNESS,
     seed: int = 0,
+    inexact: bool = False,
     images: Images | None = None,
     device: str = "auto",
 ) -> Edit:
@@ -57,6 +58,9 @@ def prune(
         layer's mean), "random".
     seed
         For "random".
+    inexact
+        Also remove widths that a layer normalisation takes its statistics over; the result then
+        differs from the masked original, and only the difference is reported.
     images
         For the proof of equality; random inputs where there are none.
     device
@@ -76,7 +80,7 @@ def prune(
     GateError
         If the result is not equal to the masked original.
     """
-    coupling = analyse(model.proto)
+    coupling = analyse(model.proto, inexact)
     check_request(coupling, sparsity, criterion)
     ranking = _rank(model, coupling, moments, criterion, seed)
     removed = choose(coupling, ranking, sparsity)

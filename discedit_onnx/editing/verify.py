@@ -15,6 +15,7 @@ from onnx import helper
 from ..calibration.runner import open_session
 from ..errors import GateError
 from ..graph.view import weight_tensors
+from .rounding import without_rounding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +119,7 @@ def compare(
     device: str = "auto",
     origin: str = "images",
 ) -> Equality:
-    """Run both models on the same inputs.
+    """Run both models on the same inputs, without the rounding between quantised layers.
 
     Parameters
     ----------
@@ -131,7 +132,8 @@ def compare(
     origin
         What the feeds are, for the record.
     """
-    a, b = (open_session(model, device, as_written=True) for model in (reference, candidate))
+    models = (without_rounding(model) for model in (reference, candidate))
+    a, b = (open_session(model, device, as_written=True) for model in models)
     names = [output.name for output in reference.graph.output]
     deviation, samples = 0.0, 0
     for feed in feeds:

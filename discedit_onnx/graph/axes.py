@@ -118,9 +118,11 @@ class PinReason:
 class Equations:
     """All that the rules said about one graph."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, inexact: bool = False) -> None:
         self.view = view
         self.count = 0
+        self.inexact = inexact
+        self.loose: list[NDArray[np.int64]] = []
         self.blocks: list[Block] = []
         self.axes: dict[str, list[NDArray[np.int64] | None]] = {}
         self.edges: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
@@ -296,6 +298,13 @@ class Scope:
         """Say that these can't be removed."""
         self._equations.pin(ids, self.node, why)
 
+    def inexact(self, ids: NDArray[np.int64] | None, why: str) -> None:
+        """Say that removing these changes what is left; they are pinned unless that is allowed."""
+        if not self._equations.inexact:
+            self.pin(ids, why)
+        elif ids is not None:
+            self._equations.loose.append(ids)
+
     def pinned(self, length: int, why: str) -> NDArray[np.int64]:
         """New variables that can't be removed, to stand beside others on one axis."""
         ids = self._equations.fresh(length)
@@ -378,11 +387,11 @@ class Scope:
                         self._equations.pass_over(name, axis, self.node, self._otherwise)
 
 
-def solve(view: View) -> Equations:
+def solve(view: View, inexact: bool = False) -> Equations:
     """Let every node's rule speak, in the order of the graph."""
     from .rules import find_barrier, find_rule
 
-    equations = Equations(view)
+    equations = Equations(view, inexact)
     for node in view.nodes:
         for name in node.captured:
             equations.pin_tensor(name, node, "is used inside a subgraph")

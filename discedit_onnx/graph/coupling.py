@@ -144,6 +144,14 @@ class Coupling:
         return able[:-1]
 
     @cached_property
+    def inexact(self) -> NDArray[np.bool_]:
+        """Components whose removal changes what is left, shape (components,)."""
+        loose = np.zeros(self.size + 1, dtype=bool)
+        for ids in self.equations.loose:
+            loose[self.of(ids)] = True
+        return loose[:-1]
+
+    @cached_property
     def tensors(self) -> tuple[tuple[str, ...], ...]:
         """For each group, the computed tensors that its components run through."""
         through: dict[int, dict[str, None]] = {i: {} for i in range(len(self.groups))}
@@ -174,7 +182,7 @@ class Coupling:
         return tuple(sorted(found, key=lambda pinned: -pinned.indices))
 
 
-def analyse(proto: onnx.ModelProto) -> Coupling:
+def analyse(proto: onnx.ModelProto, inexact: bool = False) -> Coupling:
     """Find out what of a model can be removed.
 
     Every index of every axis that can carry components is a variable; operators equate and pin
@@ -184,6 +192,9 @@ def analyse(proto: onnx.ModelProto) -> Coupling:
     ----------
     proto
         A model; it is not changed.
+    inexact
+        Also free what can't be removed without changing what is left: the widths that a layer
+        normalisation takes its statistics over.
 
     Returns
     -------
@@ -191,7 +202,7 @@ def analyse(proto: onnx.ModelProto) -> Coupling:
         Its components and groups, and what is pinned.
     """
     view = View(proto)
-    equations = solve(view)
+    equations = solve(view, inexact)
     labels = _labels(equations)
     free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
     for pin in equations.pins:

@@ -80,7 +80,7 @@ def _infer_like(
             name: _swapped(types[source]) if f"trans{name}" in swapped else types[source]
             for name, source in zip("AB", inputs, strict=True)
         }
-    return shape_inference.infer_node_outputs(  # type: ignore[no-any-return]
+    return shape_inference.infer_node_outputs(
         schema, plain, given, opset_imports=[helper.make_opsetid("", opset)]
     )
 

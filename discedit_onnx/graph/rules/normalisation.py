@@ -8,9 +8,6 @@ from ..axes import Count, Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ..axes import Scope
 
 
@@ -52,19 +49,23 @@ def group_normalization(scope: Scope) -> None:
 
 @rule("LayerNormalization", "RMSNormalization", opset=(17, None))
 def layer_normalization(scope: Scope) -> None:
-    """The axes from `axis` on are normalised over; the others pass."""
-    scope.otherwise("normalises over this axis")
+    """The axes from `axis` on are normalised over; the others pass.
+
+    Without some of its indices, the mean and variance over an axis are others.
+    """
     rank = len(scope.shape(0))
     axis = scope.attribute("axis", -1) % rank
-    axes = [scope.ids(0, i) if i < axis else _fixed(scope, i) for i in range(rank)]
+    axes = [scope.ids(0, i) for i in range(axis)]
+    for i in range(axis, rank):
+        ids = scope.ids(0, i)
+        for parameter in range(1, len(scope.node.inputs)):
+            own = i - rank + len(scope.shape(parameter))
+            if own >= 0 and scope.shape(parameter)[own] != 1:
+                ids = scope.equate(ids, scope.ids(parameter, own))
+        scope.inexact(ids, "normalises over this axis")
+        axes.append(ids)
     for output in range(len(scope.node.outputs)):
-        scope.emit(axes, output)
-
-
-def _fixed(scope: Scope, axis: int) -> NDArray[np.int64] | None:
-    """Variables that can't be removed, so that what they meet further on is told why."""
-    length = scope.shape(0)[axis]
-    return None if length is None else scope.pinned(length, "normalises over this axis")
+        scope.emit(axes if output == 0 else [*axes[:axis], *[None] * (rank - axis)], output)
 
 
 @rule("LpNormalization", "CumSum", "TopK", "MeanVarianceNormalization")

@@ -1,0 +1,90 @@
+"""Widths under layer normalisation: held by default, cut on request, never called equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from topologies.net import CLASSES, Net
+
+import discedit_onnx as dx
+from discedit_onnx.calibration.placement import place_taps, tap_components
+from discedit_onnx.editing.plan import Plan, plan_removal
+from discedit_onnx.graph.coupling import analyse
+
+SAMPLES = Path(__file__).parents[1] / "sample_models"
+
+
+def normalised() -> onnx.ModelProto:
+    """A width of eight under LayerNormalization, and one of ten that is free."""
+    net = Net()
+    x = net.gemm(net.input("N", 6), 6, 8)
+    x = net.op("LayerNormalization", x, net.positive(8), net.weight(8), axis=-1)
+    return net.model(net.gemm(net.relu(net.gemm(x, 8, 10)), 10, CLASSES))
+
+
+def test_widths_under_a_normalisation_are_held_by_default():
+    exact, loose = analyse(normalised()), analyse(normalised(), inexact=True)
+    assert exact.size == 10
+    assert not exact.inexact.any()
+    assert {pinned.where.split(" ")[0] for pinned in exact.pinned} == {"", "LayerNormalization"}
+    assert loose.size == 18
+    assert loose.inexact.sum() == 8
+
+
+def test_a_plan_says_whether_it_is_exact():
+    coupling = analyse(normalised(), inexact=True)
+    for removed in (coupling.inexact.nonzero()[0][:1], (~coupling.inexact).nonzero()[0][:1]):
+        chosen = np.zeros(coupling.size, dtype=bool)
+        chosen[removed] = True
+        plan = plan_removal(coupling, chosen, "source")
+        assert plan.exact == (not coupling.inexact[removed].any())
+        assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(normalised(), path)
+    return dx.load(path)
+
+
+def test_an_inexact_edit_is_valid_and_reports_how_far_it_is(model, tmp_path):
+    edit = dx.prune(model, sparsity=0.5, criterion="l2", inexact=True, device="cpu")
+    assert not edit.plan.exact
+    assert edit.equality.deviation > edit.equality.tolerance, "statistics are over fewer indices"
+    edit.save(tmp_path / "small.onnx")
+    assert edit.sparsity >= 0.5
+    exact = dx.prune(model, sparsity=0.3, criterion="l2", device="cpu")
+    assert exact.plan.exact
+
+
+def test_inspect_says_what_it_would_free(model):
+    found = dx.inspect(model)
+    assert found.inexact_share > found.removable_share + 0.2
+    residual = dx.inspect(dx.load(SAMPLES / "fashion_resnet20.onnx"))
+    assert residual.inexact_share == residual.removable_share
+
+
+def test_one_calibration_serves_with_and_without():
+    """Taps see the inexact components too, or they would all score nothing and go first."""
+    model = dx.load(SAMPLES / "fashion_vit.onnx")
+    loose = analyse(model.proto, inexact=True)
+    taps = place_taps(loose)
+    seen = np.unique(np.concatenate([tap_components(loose, tap) for tap in taps]))
+    assert set(range(loose.size)) <= set(seen.tolist())
+    images = dx.open_images(model, SAMPLES / "fashion_mnist" / "calibration")
+    few = replace(
+        images,
+        folder=replace(
+            images.folder, files=images.folder.files[::12], labels=images.folder.labels[::12]
+        ),
+    )
+    moments = dx.calibrate(model, few, device="cpu")
+    for inexact in (False, True):
+        edit = dx.prune(model, moments, sparsity=0.2, inexact=inexact, images=few, device="cpu")
+        assert edit.sparsity >= 0.2
+        assert edit.plan.exact or inexact

@@ -35,24 +35,40 @@ MOST = 0.999
 """The share of channels that is asked of onnxsim to see how far it can go; it leaves one."""
 
 
-def kept(before: NDArray[Any], after: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """For each axis, the indices of `before` that `after` holds, found by their values."""
+def kept(before: NDArray[Any], after: NDArray[Any], axis: int) -> NDArray[np.int64]:
+    """The indices of `before` along an axis that `after` holds, found by their values."""
     order = np.argsort(before, axis=None, kind="stable")
-    places = order[np.searchsorted(before.ravel()[order], after.ravel()).clip(max=before.size - 1)]
-    # Of a flat array: NumPy 2.4.6 gets large ones with several axes wrong.
-    coordinates = [c.reshape(after.shape) for c in np.unravel_index(places, before.shape)]
-    # Some values occur twice in a large tensor; the middle one of a row is right all the same.
-    return [
-        np.median(c, axis=tuple(i for i in range(c.ndim) if i != axis)).astype(np.int64)
-        for axis, c in enumerate(coordinates)
-    ]
+    ascending = before.ravel()[order]
+    step = ascending[1:] != ascending[:-1]
+    single = np.append(step, True) & np.insert(step, 0, True)
+    found = np.searchsorted(ascending, after.ravel()).clip(max=before.size - 1)
+    stride = int(np.prod(before.shape[axis + 1 :]))
+    places = order[found] // stride % before.shape[axis]
+    # Values that occur twice say nothing; the middle one guards against chance.
+    places = np.where(single[found], places, np.nan).reshape(after.shape)
+    lines = np.moveaxis(places, axis, 0).reshape(after.shape[axis], -1)
+    return np.nanmedian(lines, axis=1).astype(np.int64)
 
 
 def gone(before: NDArray[Any], after: NDArray[Any], axis: int) -> NDArray[np.int64]:
     """Indices along an axis that a peer removed."""
     if before.shape[axis] == after.shape[axis]:
         return np.empty(0, dtype=np.int64)
-    return np.setdiff1d(np.arange(before.shape[axis]), kept(before, after)[axis])
+    return np.setdiff1d(np.arange(before.shape[axis]), kept(before, after, axis))
+
+
+def without(before: NDArray[Any], after: NDArray[Any], axis: int, groups: int = 1) -> NDArray[Any]:
+    """A weight with zeros where the pruned one has no inputs; of a convolution, group by group."""
+    zeroed = before.copy()
+    if groups > 1 and len(after) % groups:
+        return zeroed  # whole groups went: what they lack disappears in another layer
+    parts = (len(before) // groups, len(after) // groups) if axis else (len(before), len(after))
+    for group in range(groups if axis else 1):
+        own = slice(group * parts[0], (group + 1) * parts[0])
+        left = slice(group * parts[1], (group + 1) * parts[1])
+        lost = gone(before[own], after[left], axis)
+        zeroed[own][(slice(None),) * axis + (lost,)] = 0
+    return zeroed
 
 
 # --- onnxsim
@@ -84,32 +100,28 @@ def masked_like(original: onnx.ModelProto, pruned: onnx.ModelProto) -> onnx.Mode
     nodes = {node.output[0]: node for node in pruned.graph.node if node.output}
     for node in masked.graph.node:
         twin = nodes.get(node.output[0])
-        for name, axis in _summed(node, tensors) if twin is not None else ():
-            position = list(node.input).index(name)
-            if twin.input[position] in fewer:
-                array = numpy_helper.to_array(tensors[name]).copy()
-                after = numpy_helper.to_array(fewer[twin.input[position]])
-                array[(slice(None),) * axis + (gone(array, after, axis),)] = 0
-                store(tensors[name], array)
+        if twin is not None and len(node.input) > 1 and node.input[1] in tensors:
+            axis, groups = _summed(node, tensors[node.input[1]])
+            if axis is not None and twin.input[1] in fewer:
+                weight = tensors[node.input[1]]
+                after = numpy_helper.to_array(fewer[twin.input[1]])
+                store(weight, without(numpy_helper.to_array(weight), after, axis, groups))
     return masked
 
 
-def _summed(
-    node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]
-) -> Iterator[tuple[str, int]]:
-    """(weight, axis that a node sums over)."""
+def _summed(node: onnx.NodeProto, weight: onnx.TensorProto) -> tuple[int | None, int]:
+    """The axis of its weight that a node sums over, and in how many groups."""
     attributes = {a.name: a.i for a in node.attribute}
-    if len(node.input) < 2 or node.input[1] not in tensors:
-        return
-    rank = len(tensors[node.input[1]].dims)
-    if node.op_type in ("Conv", "FusedConv") and attributes.get("group", 1) == 1:
-        yield node.input[1], 1
-    elif node.op_type == "ConvTranspose" and attributes.get("group", 1) == 1:
-        yield node.input[1], 0
-    elif node.op_type == "Gemm":
-        yield node.input[1], attributes.get("transB", 0)
-    elif node.op_type == "MatMul":
-        yield node.input[1], max(rank - 2, 0)
+    groups = attributes.get("group", 1)
+    if node.op_type in ("Conv", "FusedConv"):
+        return 1, groups
+    if node.op_type == "ConvTranspose" and groups == 1:
+        return 0, 1
+    if node.op_type == "Gemm":
+        return attributes.get("transB", 0), 1
+    if node.op_type == "MatMul":
+        return max(len(weight.dims) - 2, 0), 1
+    return None, 1
 
 
 def onnxsim_reach(proto: onnx.ModelProto) -> float:
@@ -201,10 +213,11 @@ class TorchPruned:
                 continue
             before, after = part.weight.numpy(), twins[name].weight.detach().numpy()
             transposed = isinstance(part, nn.modules.conv._ConvTransposeNd)
-            if isinstance(part, nn.Embedding) or getattr(part, "groups", 1) > 1:
+            groups = getattr(part, "groups", 1)
+            if isinstance(part, nn.Embedding) or (transposed and groups > 1):
                 continue  # what they lack disappears in another layer
             axis = 0 if transposed or type(part).__name__ == "Conv1D" else 1
-            part.weight.data.movedim(axis, 0)[gone(before, after, axis)] = 0
+            part.weight.data = torch.from_numpy(without(before, after, axis, groups))
             if id(part) in heads:  # queries and keys meet each other, not a weight
                 lost = gone(before, after, 1 - axis)
                 part.weight.data.movedim(1 - axis, 0)[lost] = 0

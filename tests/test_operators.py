@@ -9,9 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from test_topologies import all_removable, equality, prune
+from topologies import TOPOLOGIES
 
-from discedit_onnx.editing.verify import mask
+from discedit_onnx.editing.verify import mask, random_feeds
 from discedit_onnx.graph.coupling import analyse
 from discedit_onnx.graph.fused import DOMAIN
 from discedit_onnx.graph.rules import find_barrier, find_rule, known_operators
@@ -132,3 +134,18 @@ def test_an_operator_of_the_default_domain_without_a_schema():
     assert [len(group.components) for group in coupling.groups] == [10]
     removed = all_removable(coupling)
     equality(mask(coupling, removed), prune(coupling, removed), coupling).require()
+
+
+def test_a_recurrence_with_the_batch_first():
+    """ONNX Runtime refuses this layout; the reference does not."""
+    coupling = analyse(TOPOLOGIES["recurrent_batch_first"].build())
+    (feed,) = random_feeds(coupling.view)
+    removed = all_removable(coupling)
+    removed[coupling.groups[0].components[1::3]] = False
+    masked, pruned = (
+        ReferenceEvaluator(model).run(None, feed)
+        for model in (mask(coupling, removed), prune(coupling, removed))
+    )
+    np.testing.assert_allclose(masked[0], pruned[0], rtol=1e-5)
+    whole = ReferenceEvaluator(coupling.view.proto).run(None, feed)
+    assert np.abs(whole[0] - pruned[0]).max() > 0.01

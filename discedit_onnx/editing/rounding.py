@@ -6,11 +6,12 @@ which it was added up, moves an output by a whole step. What an edit did shows w
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import onnx
 
 from ..graph.view import weight_tensors
+from .surgery import reads
 
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 
@@ -35,13 +36,15 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     plain.CopyFrom(model)
     tensors = weight_tensors(plain)
     single = {name for name, tensor in tensors.items() if list(tensor.dims) in ([], [1])}
+    times = Counter(reads(plain.graph))  # in subgraphs too, and as outputs
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in plain.graph.node:
         for name in node.input:
             readers[name].append(node)
     for node in [node for node in plain.graph.node if node.op_type == QUANTISE]:
         back = readers[node.output[0]]
-        if node.input[0] not in tensors and _is_pair(node, back, single):
+        alone = times[node.output[0]] == len(back)
+        if alone and node.input[0] not in tensors and _is_pair(node, back, single):
             _replace(node, "Div")
             for part in back:
                 _replace(part, "Mul")

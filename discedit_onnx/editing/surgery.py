@@ -68,7 +68,7 @@ def store(tensor: onnx.TensorProto, array: NDArray[np.generic]) -> None:
 
 def _rewrite_all(model: onnx.ModelProto, rewrites: tuple[Rewrite, ...]) -> None:
     nodes = {output: node for node in model.graph.node for output in node.output}
-    readers = Counter(_reads(model.graph))
+    readers = Counter(reads(model.graph))
     for rewrite in rewrites:
         node = nodes[rewrite.node]
         if isinstance(rewrite.place, str):
@@ -113,14 +113,14 @@ def _rewrite_input(
     node.input[position] = new.name
 
 
-def _reads(graph: onnx.GraphProto) -> Iterator[str]:
+def reads(graph: onnx.GraphProto) -> Iterator[str]:
     """Every name that a node reads, in subgraphs too, and the graph's outputs."""
     yield from (output.name for output in graph.output)
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
             for subgraph in (attribute.g, *attribute.graphs):
-                yield from _reads(subgraph)
+                yield from reads(subgraph)
 
 
 def _refresh_inputs(model: onnx.ModelProto, tensors: dict[str, onnx.TensorProto]) -> None:

@@ -46,10 +46,11 @@ def fused_matmul(scope: Scope) -> None:
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=DOMAIN, opset=ALL)
 def skip_layer_normalization(scope: Scope) -> None:
     """The sum of two tensors, normalised over the last axis; the sum is the last output."""
-    scope.otherwise("normalises over this axis")
     rank = len(scope.shape(0))
-    axes = [broadcast_axis(scope, [0, 1], axis - rank) for axis in range(rank - 1)]
-    width = scope.shape(0)[-1]
-    last = None if width is None else scope.pinned(width, "normalises over this axis")
+    axes = [broadcast_axis(scope, [0, 1], axis - rank) for axis in range(rank)]
+    for parameter in range(2, len(scope.node.inputs)):
+        if scope.has(parameter):
+            axes[-1] = scope.equate(axes[-1], scope.ids(parameter, 0))
+    scope.inexact(axes[-1], "normalises over this axis")
     for output in (0, 3):
-        scope.emit([*axes, last], output)
+        scope.emit(axes, output)

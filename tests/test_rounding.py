@@ -1,0 +1,50 @@
+"""Comparing quantised models: what is rounded between layers does not blur the comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+from test_topologies import run
+from topologies import TOPOLOGIES
+
+from discedit_onnx.editing.rounding import without_rounding
+from discedit_onnx.graph.coupling import analyse
+
+
+def kinds(model: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in model.graph.node}
+
+
+def test_a_model_that_rounds_nothing_stays_itself():
+    model = TOPOLOGIES["residual_identity"].build()
+    assert without_rounding(model) is model
+
+
+def test_rounding_goes_and_the_rest_stays():
+    model = TOPOLOGIES["quantised_on_both_sides[per_axis=True]"].build()
+    before = model.SerializeToString()
+    plain = without_rounding(model)
+    assert model.SerializeToString() == before
+    assert "QuantizeLinear" in kinds(model)
+    assert "QuantizeLinear" not in kinds(plain)
+    assert "DequantizeLinear" in kinds(plain)  # of the weights
+    onnx.checker.check_model(plain, full_check=True)
+    coupling = analyse(model)
+    (rounded,), (exact,) = run(model, coupling), run(plain, coupling)
+    np.testing.assert_allclose(rounded, exact, atol=0.2)
+    assert not np.array_equal(rounded, exact)
+
+
+def test_integers_that_someone_else_reads_stay():
+    model = TOPOLOGIES["quantised_on_both_sides[per_axis=True]"].build()
+    node = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
+    shape = ["N", 8, 6, 6]
+    model.graph.output.append(
+        helper.make_tensor_value_info(node.output[0], onnx.TensorProto.UINT8, shape)
+    )
+    plain = without_rounding(model)
+    assert [n.output[0] for n in plain.graph.node if n.op_type == "QuantizeLinear"] == [
+        node.output[0]
+    ]
+    onnx.checker.check_model(plain, full_check=True)

@@ -254,3 +254,15 @@ def removable_share(proto: onnx.ModelProto) -> float:
     coupling = analyse(proto)
     count = ParameterCount(coupling)
     return 1 - count.left(all_removable(coupling)) / count.total
+
+
+def test_numbers_that_leave_the_graph_hold_what_they_count():
+    """A length that is an output, or that a subgraph reads, would change with a cut."""
+    net = Net(17)
+    x = net.stem(8)
+    width = net.op("Gather", net.op("Shape", x), net.ints(1), axis=0)
+    hidden = net.op("Cast", width, to=1)
+    logits = net.head(x, 8).graph.output[0].name
+    coupling = analyse(net.model(logits, hidden))
+    assert coupling.size == 0
+    assert analyse(net.model(logits)).size == 8

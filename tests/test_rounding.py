@@ -9,6 +9,7 @@ from test_topologies import run
 from topologies import TOPOLOGIES
 
 from discedit_onnx.editing.rounding import without_rounding
+from discedit_onnx.graph.cost import count_parameters
 from discedit_onnx.graph.coupling import analyse
 
 
@@ -48,3 +49,10 @@ def test_integers_that_someone_else_reads_stay():
         node.output[0]
     ]
     onnx.checker.check_model(plain, full_check=True)
+
+
+def test_integers_that_stand_for_numbers_are_parameters():
+    model = TOPOLOGIES["quantised_weights[per_axis=True,shift=0]"].build()
+    weights = 8 * 3 * 9 + 2 * 8 * 8 * 9 + 5 * 8
+    biases, scales = 3 * 8 + 5, 3 * 8 + 5
+    assert count_parameters(model) == weights + biases + scales

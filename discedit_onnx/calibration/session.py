@@ -175,7 +175,8 @@ def create_session(
     """An `InferenceSession` that prints no warnings and never changes its providers by itself."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", str(int(as_written)))
+    if as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
 
 

@@ -1,7 +1,7 @@
 """Models without the rounding of their activations, so that two of them can be compared.
 
 Between quantised layers a sum that falls on one side of a half or on the other, by the order in
-which it was added up, moves an output by a whole step. What an edit did shows where that can't happen.
+which it was added up, moves an output by a whole step. What an edit did shows where nothing can.
 """
 
 from __future__ import annotations

@@ -185,7 +185,8 @@ class Equations:
             self._passed_over.setdefault((name, axis), (node, why))
 
     def pin_tensor(self, name: str, node: Node | None, why: str) -> None:
-        """Pin every axis of a tensor."""
+        """Pin every axis of a tensor, and what it counts if it is a number."""
+        self.pin(self.numbers.counted(name), node, why)
         for axis in range(self.view.rank(name) or len(self.axes.get(name, ()))):
             self.pass_over(name, axis, node, why)
 
@@ -385,31 +386,3 @@ class Scope:
                 for axis in range(self.view.rank(name) or 0):
                     if (position, axis) not in self._mentioned:
                         self._equations.pass_over(name, axis, self.node, self._otherwise)
-
-
-def solve(view: View, inexact: bool = False) -> Equations:
-    """Let every node's rule speak, in the order of the graph."""
-    from .rules import find_barrier, find_rule
-
-    equations = Equations(view, inexact)
-    for node in view.nodes:
-        for name in node.captured:
-            equations.pin_tensor(name, node, "is used inside a subgraph")
-        if node.op == "Constant" and not node.domain:
-            continue
-        if view.facts.numbers.issuperset(node.outputs):
-            equations.numbers.follow(node)
-            continue
-        scope = Scope(equations, node)
-        rule = find_rule(node.op, node.domain, scope.opset)
-        try:
-            if rule is None:
-                raise Unsupported(find_barrier(node.op, node.domain) or "has no rule")
-            rule(scope)
-        except Unsupported as reason:
-            equations.give_up(node, str(reason))
-        else:
-            scope.finish()
-        scope.settle_numbers()
-    equations.close()
-    return equations

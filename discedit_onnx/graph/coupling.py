@@ -11,12 +11,14 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .axes import Block, Contraction, Equations, Extent, solve
+from .solving import solve
 from .view import View
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
+
+    from .axes import Block, Contraction, Equations, Extent
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from .net import CLASSES, Net
 from .registry import topology
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 class Quantised(Net):
     """A graph whose weights are integers behind DequantizeLinear."""
 
-    def __init__(self, per_axis: bool = True, shift: int = 0, dtype: Any = np.int8) -> None:
+    def __init__(self, per_axis: bool = True, shift: int = 0, kind: str = "INT8") -> None:
         super().__init__(21, ir_version=10)
-        self.per_axis, self.shift, self.integers = per_axis, shift, dtype
+        self.per_axis, self.shift = per_axis, shift
+        self.integers = helper.tensor_dtype_to_np_dtype(getattr(TensorProto, kind))
+        self.limit = 4 if "4" in kind else 100
 
     def weight(self, *shape: int, stem: str = "w") -> str:
         if len(shape) == 1:
@@ -27,9 +30,8 @@ class Quantised(Net):
 
     def stored(self, shape: tuple[int, ...], axis: int) -> str:
         """Integers, and the node that makes numbers of them."""
-        limit = min(100, np.iinfo(self.integers).max)
-        values = self._random.integers(-limit, limit, shape) + self.shift
-        scale = (self._random.random(shape[axis]) + 0.5) / limit / np.sqrt(np.prod(shape[1:]))
+        values = self._random.integers(-self.limit, self.limit, shape) + self.shift
+        scale = (self._random.random(shape[axis]) + 0.5) / self.limit / np.sqrt(np.prod(shape[1:]))
         zeros = np.full(shape[axis], self.shift)
         if not self.per_axis:
             scale, zeros = scale[0], zeros[0]
@@ -76,6 +78,14 @@ def quantised_biases() -> onnx.ModelProto:
         bias = net.op("DequantizeLinear", bias, scale, axis=0)
         x = net.op("Gemm", net.through(x), weight, bias, transB=1)
     return net.model(x)
+
+
+@topology(0.85, kind=("UINT8", "INT4", "UINT4", "INT16"))
+def quantised_types(kind: str) -> onnx.ModelProto:
+    """Numbers of four bits are stored two to a byte."""
+    net = Quantised(shift={"UINT8": 100, "UINT4": 5}.get(kind, 0), kind=kind)
+    x = net.relu(net.gemm(net.input("N", 7), 7, 11))
+    return net.model(net.gemm(net.relu(net.gemm(x, 11, 13)), 13, CLASSES))
 
 
 @topology(0.9)

@@ -1,0 +1,37 @@
+"""Lets the rules speak about a graph, node by node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .axes import Equations, Scope, Unsupported
+from .rules import find_barrier, find_rule
+
+if TYPE_CHECKING:
+    from .view import View
+
+
+def solve(view: View, inexact: bool = False) -> Equations:
+    """Let every node's rule speak, in the order of the graph."""
+    equations = Equations(view, inexact)
+    for node in view.nodes:
+        for name in node.captured:
+            equations.pin_tensor(name, node, "is used inside a subgraph")
+        if node.op == "Constant" and not node.domain:
+            continue
+        if view.facts.numbers.issuperset(node.outputs):
+            equations.numbers.follow(node)
+            continue
+        scope = Scope(equations, node)
+        rule = find_rule(node.op, node.domain, scope.opset)
+        try:
+            if rule is None:
+                raise Unsupported(find_barrier(node.op, node.domain) or "has no rule")
+            rule(scope)
+        except Unsupported as reason:
+            equations.give_up(node, str(reason))
+        else:
+            scope.finish()
+        scope.settle_numbers()
+    equations.close()
+    return equations

@@ -124,7 +124,7 @@ def _conclusion(found: Inspection) -> str:
             "normalisation, without the proof of equality."
         )
     if not found.unknown:
-        return "Every operator has a rule: nothing is held back for want of one."
+        return "Every operator is known: nothing is held back for want of a rule."
     names = ", ".join(f"{name} ({count}x)" for name, count in found.unknown.items())
     tensors = {
         tensor

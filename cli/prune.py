@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also cut widths under layer normalisation, where equality can't hold.",
 )
+@click.option(
+    "--inside-heads",
+    is_flag=True,
+    help="Cut the same dimensions in every attention head, not whole heads.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For --criterion random.")
 @options.output("The pruned model.", required=True)
 @options.running
@@ -57,6 +62,7 @@ def command(
     criterion: str,
     seed: int,
     inexact: bool,
+    inside_heads: bool,
     output: Path,
     force: bool,
     preprocess: Path | None,
@@ -69,12 +75,13 @@ def command(
     same components masked, on images of --data or else on random inputs.
     """
     from discedit_onnx.editing.prune import DATA_FREE, check_request
+    from discedit_onnx.graph.axes import Reach
     from discedit_onnx.graph.coupling import analyse
     from discedit_onnx.model import check_output
 
     loaded = dx.load(model)
     check_output(loaded, output, force)
-    check_request(analyse(loaded.proto, inexact), sparsity, criterion)
+    check_request(analyse(loaded.proto, Reach(inexact, inside_heads)), sparsity, criterion)
     inputs = Inputs(screen, loaded, data, moments, preprocess, device, batch_size)
     images, gathered, provenance = inputs.images(), None, None
     if criterion not in DATA_FREE:
@@ -87,6 +94,7 @@ def command(
         criterion=criterion,
         seed=seed,
         inexact=inexact,
+        inside_heads=inside_heads,
         images=images,
         device=device,
     )

@@ -12,6 +12,7 @@ from .calibration.placement import place_taps
 from .editing.forget import forget
 from .editing.prune import prune
 from .errors import ModelError
+from .graph.axes import Reach
 from .graph.coupling import analyse
 from .inspection import inspect
 from .model import Model, load
@@ -72,8 +73,9 @@ def calibrate(
     DataError
         If an image can't be read or does not fit the model.
     """
-    # With what is inexact as well, so that the moments serve with and without it.
-    taps = place_taps(analyse(model.proto, inexact=True))
+    # All that could be asked for later, so that one file of moments serves for it.
+    reaches = (Reach(inexact=True), Reach(inexact=True, inside_heads=True))
+    taps = place_taps(*(analyse(model.proto, reach) for reach in reaches))
     if not taps:
         raise ModelError(
             f"{model.path}: nothing in it can be removed; `discedit-onnx inspect` says why"

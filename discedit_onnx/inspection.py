@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .editing.budget import removable
+from .graph.axes import Reach
 from .graph.cost import ParameterCount, count_macs
 from .graph.coupling import analyse
 from .graph.rules import find_barrier, find_rule
@@ -119,7 +120,7 @@ def inspect(model: Model) -> Inspection:
         pinned=coupling.pinned,
         unknown=_unknown(view),
         removable_share=_removable_share(coupling, count),
-        inexact_share=_removable_share(analyse(model.proto, inexact=True)),
+        inexact_share=_removable_share(analyse(model.proto, Reach(inexact=True))),
     )
 
 

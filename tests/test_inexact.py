@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from topologies.net import CLASSES, Net
 
 import discedit_onnx as dx
-from discedit_onnx.calibration.placement import place_taps, tap_components
+from discedit_onnx.calibration.placement import tap_components
+from discedit_onnx.editing.edit import carry_out
 from discedit_onnx.editing.plan import Plan, plan_removal
+from discedit_onnx.graph.axes import Reach
 from discedit_onnx.graph.coupling import analyse
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
@@ -27,7 +30,7 @@ def normalised() -> onnx.ModelProto:
 
 
 def test_widths_under_a_normalisation_are_held_by_default():
-    exact, loose = analyse(normalised()), analyse(normalised(), inexact=True)
+    exact, loose = analyse(normalised()), analyse(normalised(), Reach(inexact=True))
     assert exact.size == 10
     assert not exact.inexact.any()
     assert {pinned.where.split(" ")[0] for pinned in exact.pinned} == {"", "LayerNormalization"}
@@ -36,7 +39,7 @@ def test_widths_under_a_normalisation_are_held_by_default():
 
 
 def test_a_plan_says_whether_it_is_exact():
-    coupling = analyse(normalised(), inexact=True)
+    coupling = analyse(normalised(), Reach(inexact=True))
     for removed in (coupling.inexact.nonzero()[0][:1], (~coupling.inexact).nonzero()[0][:1]):
         chosen = np.zeros(coupling.size, dtype=bool)
         chosen[removed] = True
@@ -69,22 +72,46 @@ def test_inspect_says_what_it_would_free(model):
     assert residual.inexact_share == residual.removable_share
 
 
-def test_one_calibration_serves_with_and_without():
-    """Taps see the inexact components too, or they would all score nothing and go first."""
+def test_dimensions_inside_heads_are_cut_in_every_head():
     model = dx.load(SAMPLES / "fashion_vit.onnx")
-    loose = analyse(model.proto, inexact=True)
-    taps = place_taps(loose)
-    seen = np.unique(np.concatenate([tap_components(loose, tap) for tap in taps]))
-    assert set(range(loose.size)) <= set(seen.tolist())
-    images = dx.open_images(model, SAMPLES / "fashion_mnist" / "calibration")
-    few = replace(
-        images,
-        folder=replace(
-            images.folder, files=images.folder.files[::12], labels=images.folder.labels[::12]
-        ),
+    heads, inside = analyse(model.proto), analyse(model.proto, Reach(inside_heads=True))
+    sizes = [sorted({len(group.components) for group in c.groups}) for c in (heads, inside)]
+    assert sizes == [[4, 192], [24, 192]], "4 heads of 24 dimensions; 192 neurons"
+    # Queries and keys share their dimensions, values have their own.
+    assert sum(len(group.components) == 24 for group in inside.groups) == 2 * 4
+    removed = np.random.default_rng(0).random(inside.size) < 0.4
+    edit = carry_out(model, inside, removed, remove=True, device="cpu")
+    assert edit.equality.deviation <= edit.equality.tolerance
+
+
+REACHES = [Reach(*flags) for flags in itertools.product((False, True), repeat=2)]
+
+
+@pytest.mark.parametrize("reach", REACHES, ids=str)
+def test_one_calibration_serves_every_reach(reach, moments):
+    """Taps see all components, or those that they miss would all score nothing and go first."""
+    model, few, gathered = moments
+    coupling = analyse(model.proto, reach)
+    components = [tap_components(coupling, tap) for tap in gathered.taps]
+    assert set(range(coupling.size)) <= set(np.concatenate(components).tolist())
+    edit = dx.prune(
+        model,
+        gathered,
+        sparsity=0.2,
+        inexact=reach.inexact,
+        inside_heads=reach.inside_heads,
+        images=few,
+        device="cpu",
     )
-    moments = dx.calibrate(model, few, device="cpu")
-    for inexact in (False, True):
-        edit = dx.prune(model, moments, sparsity=0.2, inexact=inexact, images=few, device="cpu")
-        assert edit.sparsity >= 0.2
-        assert edit.plan.exact or inexact
+    assert edit.sparsity >= 0.2
+    assert edit.plan.exact or reach.inexact
+
+
+@pytest.fixture(scope="module")
+def moments():
+    model = dx.load(SAMPLES / "fashion_vit.onnx")
+    images = dx.open_images(model, SAMPLES / "fashion_mnist" / "calibration")
+    folder = images.folder
+    part = replace(folder, files=folder.files[::12], labels=folder.labels[::12])
+    few = replace(images, folder=part)
+    return model, few, dx.calibrate(model, few, device="cpu")

@@ -12,6 +12,7 @@ from test_topologies import all_removable, check_valid, equality, prune, random_
 from topologies.net import CLASSES, Net
 
 from discedit_onnx.editing.verify import mask
+from discedit_onnx.graph.axes import Reach
 from discedit_onnx.graph.coupling import analyse
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def test_random_graphs(data):
     for _ in range(data.draw(st.integers(2, 10))):
         grower.grow()
     proto = grower.finish()
-    coupling = analyse(proto)
+    coupling = analyse(proto, Reach(inside_heads=data.draw(st.booleans())))
     seed = data.draw(st.integers(0, 99))
     for removed in (random_removal(coupling, seed), all_removable(coupling)):
         pruned = prune(coupling, removed)

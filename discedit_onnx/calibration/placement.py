@@ -21,7 +21,7 @@ CLIMBED = frozenset(
 """Operators that only move or average what a tap would see; the tap goes in front of them."""
 
 
-def place_taps(coupling: Coupling) -> tuple[Tap, ...]:
+def place_taps(*couplings: Coupling) -> tuple[Tap, ...]:
     """One tap for each tensor in which removable components are consumed.
 
     A consumer reads behind the activation, so that ONNX Runtime's fusions of convolution,
@@ -30,18 +30,22 @@ def place_taps(coupling: Coupling) -> tuple[Tap, ...]:
 
     Parameters
     ----------
-    coupling
-        Of the model.
+    couplings
+        Of one model, under one reach or several.
 
     Returns
     -------
     tuple of Tap
-        In the order of the graph, each tensor once.
+        In the order of the graph, each tensor once; those that only later couplings see are last.
     """
     placed: dict[str, Tap] = {}
-    for contraction in coupling.contractions:
+    found = ((coupling, record) for coupling in couplings for record in coupling.contractions)
+    for coupling, contraction in found:
         if (coupling.of(contraction.ids) >= 0).any():
             name, axis = _climb(coupling, contraction)
+            if name in placed and placed[name].axis != axis:
+                # Another axis of it is looked at: heads there, dimensions inside heads here.
+                name, axis = contraction.node.inputs[contraction.input], contraction.axis
             shape = coupling.view.shapes.get(name)
             if axis > 0 and shape is not None and name in coupling.view.varying:
                 length = len(coupling.equations.axes[name][axis])  # type: ignore[arg-type]
@@ -52,8 +56,7 @@ def place_taps(coupling: Coupling) -> tuple[Tap, ...]:
 def tap_components(coupling: Coupling, tap: Tap) -> NDArray[np.int64]:
     """Component of each channel of a tap, shape (tap.length,); -1 where it can't be removed."""
     ids = coupling.equations.axes[tap.tensor][tap.axis]
-    assert ids is not None
-    return coupling.of(ids)
+    return np.full(tap.length, -1) if ids is None else coupling.of(ids)
 
 
 def _climb(coupling: Coupling, contraction: Contraction) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError, UsageError
+from ..graph.axes import Reach
 from ..graph.coupling import analyse
 from ..scoring.saliency import DEFAULT_WITNESS, saliency, score
 from ..scoring.weights import chance, magnitude
@@ -40,6 +41,7 @@ def prune(
     criterion: str = DEFAULT_WITNESS,
     seed: int = 0,
     inexact: bool = False,
+    inside_heads: bool = False,
     images: Images | None = None,
     device: str = "auto",
 ) -> Edit:
@@ -61,6 +63,8 @@ def prune(
     inexact
         Also remove widths that a layer normalisation takes its statistics over; the result then
         differs from the masked original, and only the difference is reported.
+    inside_heads
+        Remove the same dimensions in every attention head, not whole heads.
     images
         For the proof of equality; random inputs where there are none.
     device
@@ -80,7 +84,7 @@ def prune(
     GateError
         If the result is not equal to the masked original.
     """
-    coupling = analyse(model.proto, inexact)
+    coupling = analyse(model.proto, Reach(inexact, inside_heads))
     check_request(coupling, sparsity, criterion)
     ranking = _rank(model, coupling, moments, criterion, seed)
     removed = choose(coupling, ranking, sparsity)

@@ -115,13 +115,31 @@ class PinReason:
     why: str
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What may be cut beyond, or in place of, what is cut by default.
+
+    Attributes
+    ----------
+    inexact
+        Also what can't be removed without changing what is left: the widths that a layer
+        normalisation takes its statistics over.
+    inside_heads
+        Where an axis is split, the indices of its last part in place of the first: the same
+        dimensions in every attention head, not whole heads.
+    """
+
+    inexact: bool = False
+    inside_heads: bool = False
+
+
 class Equations:
     """All that the rules said about one graph."""
 
-    def __init__(self, view: View, inexact: bool = False) -> None:
+    def __init__(self, view: View, reach: Reach = Reach()) -> None:
         self.view = view
+        self.reach = reach
         self.count = 0
-        self.inexact = inexact
         self.loose: list[NDArray[np.int64]] = []
         self.blocks: list[Block] = []
         self.axes: dict[str, list[NDArray[np.int64] | None]] = {}
@@ -209,6 +227,7 @@ class Scope:
         self._otherwise = "works across this axis"
         self.node = node
         self.view = equations.view
+        self.reach = equations.reach
         self.opset = self.view.opsets.get(node.domain, 1)
 
     # --- what the node looks like
@@ -301,7 +320,7 @@ class Scope:
 
     def inexact(self, ids: NDArray[np.int64] | None, why: str) -> None:
         """Say that removing these changes what is left; they are pinned unless that is allowed."""
-        if not self._equations.inexact:
+        if not self.reach.inexact:
             self.pin(ids, why)
         elif ids is not None:
             self._equations.loose.append(ids)

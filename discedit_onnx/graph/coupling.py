@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from .axes import Reach
 from .solving import solve
 from .view import View
 
@@ -184,7 +185,7 @@ class Coupling:
         return tuple(sorted(found, key=lambda pinned: -pinned.indices))
 
 
-def analyse(proto: onnx.ModelProto, inexact: bool = False) -> Coupling:
+def analyse(proto: onnx.ModelProto, reach: Reach = Reach()) -> Coupling:  # noqa: B008  (frozen)
     """Find out what of a model can be removed.
 
     Every index of every axis that can carry components is a variable; operators equate and pin
@@ -194,9 +195,8 @@ def analyse(proto: onnx.ModelProto, inexact: bool = False) -> Coupling:
     ----------
     proto
         A model; it is not changed.
-    inexact
-        Also free what can't be removed without changing what is left: the widths that a layer
-        normalisation takes its statistics over.
+    reach
+        What may be cut beyond the default.
 
     Returns
     -------
@@ -204,7 +204,7 @@ def analyse(proto: onnx.ModelProto, inexact: bool = False) -> Coupling:
         Its components and groups, and what is pinned.
     """
     view = View(proto)
-    equations = solve(view, inexact)
+    equations = solve(view, reach)
     labels = _labels(equations)
     free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
     for pin in equations.pins:

@@ -8,12 +8,13 @@ from .axes import Equations, Scope, Unsupported
 from .rules import find_barrier, find_rule
 
 if TYPE_CHECKING:
+    from .axes import Reach
     from .view import View
 
 
-def solve(view: View, inexact: bool = False) -> Equations:
+def solve(view: View, reach: Reach) -> Equations:
     """Let every node's rule speak, in the order of the graph."""
-    equations = Equations(view, inexact)
+    equations = Equations(view, reach)
     for node in view.nodes:
         for name in node.captured:
             equations.pin_tensor(name, node, "is used inside a subgraph")

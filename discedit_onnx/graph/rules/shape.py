@@ -82,7 +82,8 @@ def reshape(scope: Scope) -> None:
 
     A split axis is carried by the part that tells its components apart, where one does. Otherwise
     the first part does: splitting C into (a, b) ties the b components in each of the a parts
-    together, and they go as a whole, as heads and shuffle groups do.
+    together, and they go as a whole, as heads and shuffle groups do. On request the last part
+    does, so that the same dimensions go in every head.
     """
     lengths = scope.output_lengths(0)[0]
     out: list[NDArray[np.int64] | None] = [None] * len(lengths)
@@ -132,7 +133,7 @@ def _carrying(
         if (rows == rows[:, :1]).all():
             return part, rows[:, 0]
     whole = [i for i, part in enumerate(parts) if not _taken_apart(scope, part)]
-    i = whole[0] if whole else 0
+    i = (whole[-1] if scope.reach.inside_heads else whole[0]) if whole else 0
     rows = np.moveaxis(grid, i, 0).reshape(grid.shape[i], -1)
     scope.equate(rows[:, :1], rows)
     return parts[i], rows[:, 0]

@@ -316,7 +316,7 @@ HELD = {
     "custom_operator": ("Mystery", "has no rule"),
     "operator_pinned_on_purpose": ("LRN", "normalises over neighbouring channels"),
     "layer_normalization": ("LayerNormalization", "normalises over"),
-    "local_function": ("Gate", "has no rule"),
+    "local_function": ("Gate", "local function"),
     "subgraph[captured=output]": ("If", "subgraph"),
     "subgraph[captured=weight]": ("If", "subgraph"),
     "softmax[opset=13,kind=Softmax]": ("Softmax", "works across this axis"),

@@ -9,7 +9,7 @@ from .rules import find_barrier, find_rule
 
 if TYPE_CHECKING:
     from .axes import Reach
-    from .view import View
+    from .view import Node, View
 
 
 def solve(view: View, reach: Reach) -> Equations:
@@ -27,7 +27,7 @@ def solve(view: View, reach: Reach) -> Equations:
         rule = find_rule(node.op, node.domain, scope.opset)
         try:
             if rule is None:
-                raise Unsupported(find_barrier(node.op, node.domain) or "has no rule")
+                raise Unsupported(_why_not(view, node))
             rule(scope)
         except Unsupported as reason:
             equations.give_up(node, str(reason))
@@ -36,3 +36,10 @@ def solve(view: View, reach: Reach) -> Equations:
         scope.settle_numbers()
     equations.close()
     return equations
+
+
+def _why_not(view: View, node: Node) -> str:
+    """Why no rule speaks of a node."""
+    if (node.domain, node.op) in view.functions:
+        return "is a local function; inline it (onnx.inliner) to cut through"
+    return find_barrier(node.op, node.domain) or "has no rule"

@@ -85,6 +85,8 @@ class View:
         Tensor name to shape; open lengths are None. Tensors of unknown rank are absent.
     facts
         Shapes, types and small values.
+    functions
+        (domain, name) of local functions.
     initializers
         Name to the tensor proto that holds a weight: an initializer or a Constant node's value.
     producer, consumers
@@ -99,6 +101,7 @@ class View:
             "" if o.domain in DEFAULT_DOMAINS else o.domain: o.version for o in proto.opset_import
         }
         self.initializers = weight_tensors(proto)
+        self.functions = {(function.domain, function.name) for function in proto.functions}
         self.inputs = tuple(i.name for i in proto.graph.input if i.name not in self.initializers)
         self.outputs = tuple(o.name for o in proto.graph.output)
         skeleton = _skeleton(proto)

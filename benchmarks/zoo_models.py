@@ -1,7 +1,6 @@
-"""The models of the zoo: architectures that we did not write, with random weights, exported.
+"""The models of the zoo: architectures that we did not write, with random weights.
 
-Nothing is downloaded. Weights that frameworks start at a constant (biases, norms, layer scales)
-are moved off it and BatchNorm gets the statistics of random inputs, so that no branch is idle.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -262,89 +261,42 @@ SMALL_IMAGE = {
     "image_size": 32, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "intermediate_size": 128,
 }  # fmt: skip
+DISTILBERT = {"vocab_size": 100, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}
+GPT2 = {"vocab_size": 100, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+T5 = {
+    "vocab_size": 100, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+}  # fmt: skip
+WHISPER = {
+    "d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 128,
+    "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 128, "num_mel_bins": 16,
+    "max_source_positions": 50, "vocab_size": 100, "pad_token_id": 0,
+}  # fmt: skip
+WAV2VEC2 = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
+    "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+SEGFORMER = {"hidden_sizes": [16, 32, 64, 64], "num_attention_heads": [1, 2, 4, 4]}
 GROUPED = {**SMALL_TEXT, "num_key_value_heads": 2}
 
 # Model class, its configuration, inputs, export; `eager` spells attention out.
 TRANSFORMERS: tuple[tuple[str, dict[str, Any], tuple[Input, ...], str], ...] = (
     ("Bert", SMALL_TEXT, tokens(), "dynamo 18 dynamic"),
     ("Bert", {**SMALL_TEXT, "attn_implementation": "eager"}, tokens(), "script 14 dynamic"),
-    (
-        "DistilBert",
-        {"vocab_size": 100, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128},
-        tokens(),
-        "script 17 static",
-    ),
+    ("DistilBert", DISTILBERT, tokens(), "script 17 static"),
     ("Roberta", SMALL_TEXT, tokens(), "dynamo 20 static"),
     ("Albert", {**SMALL_TEXT, "embedding_size": 32}, tokens(), "script 15 static"),
     ("Electra", {**SMALL_TEXT, "embedding_size": 32}, tokens(), "dynamo 18 static"),
-    (
-        "GPT2",
-        {"vocab_size": 100, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
-        tokens(mask=False),
-        "dynamo 18 dynamic",
-    ),
+    ("GPT2", GPT2, tokens(mask=False), "dynamo 18 dynamic"),
     ("Llama", GROUPED, tokens(mask=False), "dynamo 18 dynamic"),
     ("Qwen2", GROUPED, tokens(mask=False), "dynamo 23 static"),
-    (
-        "T5Encoder",
-        {
-            "vocab_size": 100,
-            "d_model": 64,
-            "d_kv": 16,
-            "d_ff": 128,
-            "num_layers": 2,
-            "num_heads": 4,
-            "feed_forward_proj": "gated-gelu",
-        },
-        tokens(),
-        "dynamo 18 static",
-    ),
-    (
-        "Whisper.encoder",
-        {
-            "d_model": 64,
-            "encoder_layers": 2,
-            "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 128,
-            "decoder_layers": 1,
-            "decoder_attention_heads": 4,
-            "decoder_ffn_dim": 128,
-            "num_mel_bins": 16,
-            "max_source_positions": 50,
-            "vocab_size": 100,
-            "pad_token_id": 0,
-        },
-        (Input("mel", (16, 100)),),
-        "dynamo 18 dynamic",
-    ),
-    (
-        "Wav2Vec2",
-        {
-            "hidden_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 128,
-            "conv_dim": (32,) * 7,
-            "num_conv_pos_embeddings": 16,
-            "num_conv_pos_embedding_groups": 4,
-        },
-        (Input("sound", (4000,)),),
-        "script 17 static",
-    ),
+    ("T5Encoder", T5, tokens(), "dynamo 18 static"),
+    ("Whisper.encoder", WHISPER, (Input("mel", (16, 100)),), "dynamo 18 dynamic"),
+    ("Wav2Vec2", WAV2VEC2, (Input("sound", (4000,)),), "script 17 static"),
     ("ViT", SMALL_IMAGE, image(32), "script 14 dynamic"),
     ("DeiT", SMALL_IMAGE, image(32), "dynamo 18 static"),
-    (
-        "CLIPVision",
-        {**SMALL_IMAGE, "projection_dim": 32},
-        image(32),
-        "dynamo 21 dynamic",
-    ),
-    (
-        "Segformer",
-        {"hidden_sizes": [16, 32, 64, 64], "num_attention_heads": [1, 2, 4, 4]},
-        image(64),
-        "script 17 static",
-    ),
+    ("CLIPVision", {**SMALL_IMAGE, "projection_dim": 32}, image(32), "dynamo 21 dynamic"),
+    ("Segformer", SEGFORMER, image(64), "script 17 static"),
 )
 
 

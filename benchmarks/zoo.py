@@ -38,6 +38,7 @@ from discedit_onnx.editing.budget import choose, removable
 from discedit_onnx.editing.plan import plan_removal
 from discedit_onnx.editing.surgery import apply
 from discedit_onnx.editing.verify import compare, mask
+from discedit_onnx.graph.axes import Reach
 from discedit_onnx.graph.cost import ParameterCount, count_parameters
 from discedit_onnx.graph.coupling import Coupling, analyse
 from discedit_onnx.graph.view import View
@@ -52,6 +53,8 @@ Record = dict[str, Any]
 
 SHARE = 0.3
 """Of the prunable parameters."""
+REACHES = {"inside": Reach(inside_heads=True), "inexact": Reach(inexact=True)}
+"""Options that are listed apart from the default."""
 DISTRIBUTIONS = (
     "discedit-onnx", "onnx", "onnxruntime", "numpy", "scipy", "onnxsim", "torch-pruning", "torch",
     "torchvision", "timm", "transformers", "segmentation-models-pytorch", "keras",
@@ -73,12 +76,13 @@ def measure_ours(model: Architecture, path: Path, seed: int) -> Record:
     start = time.perf_counter()
     coupling = analyse(proto)
     record: Record = {"analysis": time.perf_counter() - start, "valid": False, "equal": False}
-    count = ParameterCount(coupling)
-    most = np.zeros(coupling.size, dtype=bool)
-    most[removable(coupling, np.zeros(coupling.size))] = True
-    reach = 1 - count.left(most) / count.total
+    count, reach = ParameterCount(coupling), reachable(coupling)
     covered, weights = layer_weights(coupling)
     record |= {"reach": reach, "weights": weights, "covered": covered}
+    for name, wider in REACHES.items():
+        other = analyse(proto, wider)
+        record[f"reach {name}"] = reachable(other)
+        record[f"covered {name}"] = layer_weights(other)[0]
     record["pinned"] = [[p.where, p.why, p.indices] for p in coupling.pinned]
     record["original"] = invalidity(proto)
     removed = choose(coupling, chance(coupling, seed), SHARE * reach)
@@ -93,6 +97,14 @@ def measure_ours(model: Architecture, path: Path, seed: int) -> Record:
     record["deviation"] = equality.deviation
     record["equal"] = equality.deviation <= equality.tolerance
     return record
+
+
+def reachable(coupling: Coupling) -> float:
+    """Share of the parameters that can go when each group keeps one component."""
+    count = ParameterCount(coupling)
+    most = np.zeros(coupling.size, dtype=bool)
+    most[removable(coupling, np.zeros(coupling.size))] = True
+    return 1 - count.left(most) / count.total
 
 
 def layer_weights(coupling: Coupling) -> tuple[int, int]:

@@ -340,7 +340,7 @@ def _keras(models: Zoo) -> None:
         ("MobileNet", 64, "keras 13 dynamic", {"alpha": 0.5}),
         ("MobileNetV2", 64, "keras 15 static", {"alpha": 0.5}),
         ("MobileNetV3Small", 64, "keras 17 dynamic", {}),
-        ("EfficientNetB0", 64, "keras 18 static", {}),
+        ("EfficientNetV2B0", 64, "keras 18 static", {"include_preprocessing": False}),
         ("DenseNet121", 64, "keras 13 static", {}),
         ("ResNet50V2", 64, "keras 14 dynamic", {}),
     ):

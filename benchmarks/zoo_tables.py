@@ -33,32 +33,39 @@ def summary(records: list[Record]) -> str:
         runs = [r[tool] for r in exported if tool in r]
         valid = sum(bool(run.get("valid")) for run in runs)
         equal = sum(bool(run.get("equal")) for run in runs)
-        lines.append(f"{name}: {valid} valid and {equal} equal of {len(runs)}.")
+        idle = sum(len(set(run.get("parameters", (0, 1)))) == 1 for run in runs)
+        text = f"{name}: {valid} valid and {equal} equal of {len(runs)}"
+        lines.append(f"{text}; on {idle} of them nothing was removed.")
     covered = sum(r["ours"].get("covered", 0) for r in exported)
     weights = sum(r["ours"].get("weights", 0) for r in exported)
     lines.append(f"Weights of layers in a removable row or column: {share(covered, weights)}.")
+    loose = sum(r["ours"].get("covered inexact", 0) for r in exported)
+    lines.append(f"The same with the inexact option: {share(loose, weights)}.")
     mean = [r["ours"]["covered"] / r["ours"]["weights"] for r in exported if "covered" in r["ours"]]
     if mean:
         lines.append(f"The same as a mean over the models: {sum(mean) / len(mean):.1%}.")
-    lines.extend(rivalry(exported, tool) for tool in list(TOOLS)[1:])
+    for tool in list(TOOLS)[1:]:
+        lines.append(rivalry(exported, tool, "reach"))
+        lines.append(rivalry(exported, tool, "reach inside"))
     return "\n".join(f"- {line}" for line in lines)
 
 
-def rivalry(records: list[Record], tool: str) -> str:
+def rivalry(records: list[Record], tool: str, own: str) -> str:
     """How often ours reaches more parameters than a peer; what it breaks it does not reach."""
     more, tied, fewer, unsound = 0, 0, 0, 0
     for record in records:
         peer = record.get(tool)
-        if peer is None or "reach" not in record["ours"]:
+        if peer is None or own not in record["ours"]:
             continue
         sound = peer.get("valid") and peer.get("equal") and "reach" in peer
         unsound += not sound
-        lead = record["ours"]["reach"] - (peer["reach"] if sound else 0)
+        lead = record["ours"][own] - (peer["reach"] if sound else 0)
         more += lead > TIE
         tied += abs(lead) <= TIE
         fewer += lead < -TIE
     return (
-        f"Parameters reachable, against {TOOLS[tool]}: more on {more} models, as many (within "
+        f"Parameters reachable{'' if own == 'reach' else ', ours inside heads'}, against "
+        f"{TOOLS[tool]}: more on {more} models, as many (within "
         f"{TIE:.1%}) on {tied}, fewer on {fewer}; {unsound} models on which it fails, or gives "
         "what is not equal, count as nothing reached."
     )
@@ -67,19 +74,22 @@ def rivalry(records: list[Record], tool: str) -> str:
 def ours(records: list[Record]) -> str:
     """One row a model."""
     rows = [
-        "| model | exported by | valid | equal | parameters | MACs | reachable | weights of layers"
-        " | analysis, s | surgery, s | held back by (indices) |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| model | exported by | valid | equal | parameters | MACs | reachable | inside heads"
+        " | inexact | weights of layers | inexact | analysis, s | surgery, s"
+        " | held back by (indices) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
         start = f"| {title(record)} | {how(record)} "
         run = record.get("ours", record)
         if "analysis" not in run:
-            rows.append(f"{start}| {failure(run)} | | | | | | | | |")
+            rows.append(f"{start}| {failure(run)} | | | | | | | | | | | |")
             continue
         rows.append(
             f"{start}| {verdicts(run)} | {change(run, 'parameters')} | {change(run, 'macs')} "
-            f"| {run['reach']:.1%} | {share(run['covered'], run['weights'])} "
+            f"| {run['reach']:.1%} | {run['reach inside']:.1%} | {run['reach inexact']:.1%} "
+            f"| {share(run['covered'], run['weights'])} "
+            f"| {share(run['covered inexact'], run['weights'])} "
             f"| {run['analysis']:.2f} | {run.get('surgery', 0):.2f} | {reasons(run['pinned'])} |"
         )
     return "\n".join(rows)

@@ -194,6 +194,14 @@ def test_macs_of_a_fixed_batch_are_those_of_one_sample():
     assert macs(net, net.conv(net.input(4, 3, 6, 6), 3, 8)) == 36 * 8 * 27
 
 
+@pytest.mark.parametrize("batch", ["N", 1, 4])
+def test_macs_of_a_batch_that_is_merged_with_tokens(batch):
+    net = Net()
+    x = net.op("MatMul", net.input(batch, 4, 7), net.weight(7, 9))
+    rows = net.op("Reshape", x, net.ints(-1, 9))
+    assert macs(net, net.op("Gemm", rows, net.weight(9, 3))) == 4 * 7 * 9 + 4 * 9 * 3
+
+
 def test_macs_are_not_known_where_sizes_are_open():
     net = Net()
     assert macs(net, net.conv(net.input("N", 3, "H", "W"), 3, 8)) is None

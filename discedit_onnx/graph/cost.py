@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .shapes import BATCHES
 from .view import parameter_tensors
 
 if TYPE_CHECKING:
@@ -63,34 +64,35 @@ class ParameterCount:
 def count_macs(view: View) -> int | None:
     """Multiply-accumulates of convolutions and matrix products for one sample.
 
-    An unknown first dimension counts as one; None if another dimension is unknown.
+    An open batch may be merged with other axes further on, so products are counted at both numbers
+    that it was given, and carried on to one. None if another length is open, or a shape unknown.
     """
-    total = 0
-    for node in view.nodes:
-        macs = _macs(view, node)
-        if macs is None:
+    shapes = [view.shapes.get(name, (None, None)) for name in view.inputs]
+    if not shapes or any(None in shape[1:] for shape in shapes):
+        return None
+    totals = []
+    for run in range(len(BATCHES)):
+        macs = [_macs(view, node, run) for node in view.nodes]
+        if None in macs:
             return None
-        total += macs
-    return total
+        totals.append(sum(count for count in macs if count is not None))
+    batch = max((shape[0] or 0 for shape in shapes if shape), default=1)
+    if batch:
+        return totals[0] // batch
+    (first, second), (a, b) = totals, BATCHES
+    return first - (second - first) // (b - a) * (a - 1)
 
 
-def _macs(view: View, node: Node) -> int | None:
+def _macs(view: View, node: Node, run: int) -> int | None:
     if node.domain or node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
-    elements = _elements(view, node.inputs[0] if node.op == "ConvTranspose" else node.outputs[0])
-    weight = view.shapes.get(node.inputs[1])
-    if elements is None or weight is None:
+    lengths = view.facts.lengths
+    counted = node.inputs[0] if node.op == "ConvTranspose" else node.outputs[0]
+    if counted not in lengths or node.inputs[1] not in lengths:
         return None
+    weight = lengths[node.inputs[1]][run]
     by_rows = node.op != "MatMul" and (node.op != "Gemm" or node.attributes.get("transB", 0))
     # What one element is summed over: a filter; a row of the weight; a column, or all of a vector.
     each = weight[1:] if by_rows else weight[-2:-1] or weight
-    lengths = [length for length in each if length is not None]
-    return elements * math.prod(lengths) if len(lengths) == len(each) else None
-
-
-def _elements(view: View, name: str) -> int | None:
-    """Elements of a tensor for one sample."""
-    shape = view.shapes.get(name)
-    if shape is None or None in shape[1:]:
-        return None
-    return math.prod(length or 1 for length in shape[1:])
+    macs = math.prod(lengths[counted][run]) * math.prod(each)
+    return macs or None  # a length of 0 is one that is unknown

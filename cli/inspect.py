@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from discedit_onnx.graph.coupling import Pinned
     from discedit_onnx.inspection import Inspection, TensorInfo
 
     from .output import Screen
@@ -99,13 +100,8 @@ def _show(screen: Screen, model: Path) -> None:
             "Held back",
             ["by", "because", "weights", "indices"],
             [
-                [
-                    pin.where or "the graph",
-                    pin.why,
-                    _through(pin.tensors),
-                    number(pin.indices),
-                ]
-                for pin in found.pinned
+                [_holders(pins), pins[0].why, _through(pins[0].tensors), number(pins[0].indices)]
+                for pins in _alike(found.pinned)
             ],
             words=3,
         )
@@ -114,6 +110,21 @@ def _show(screen: Screen, model: Path) -> None:
     screen.json(
         {"model": model, "sha256": loaded.hash, "file_size": loaded.file_size, **asdict(found)}
     )
+
+
+def _alike(pinned: Sequence[Pinned]) -> list[list[Pinned]]:
+    """Nodes of one operator that hold the same weights for the same reason belong together."""
+    together: dict[object, list[Pinned]] = {}
+    for pin in pinned:
+        key = pin.where.partition(" ")[0], pin.why, pin.tensors
+        together.setdefault(key, []).append(pin)
+    return list(together.values())
+
+
+def _holders(pins: Sequence[Pinned]) -> str:
+    """The first node of some, and how many more there are."""
+    more = f" and {len(pins) - 1} more" if len(pins) > 1 else ""
+    return (pins[0].where or "the graph") + more
 
 
 def _conclusion(found: Inspection) -> str:

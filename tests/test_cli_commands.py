@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from discedit_onnx.cli.forget import beside
 from discedit_onnx.cli.output import short
 from discedit_onnx.scoring.witness import WITNESSES
 
+ROOT = Path(__file__).parents[1]
 MODELS = ("fashion_resnet20", "fashion_vgg", "fashion_mobilenet")
 CLASSES = [
     *("t-shirt", "trouser", "pullover", "dress", "coat"),
@@ -401,3 +403,9 @@ def test_demo_finds_the_checkout_from_anywhere(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     assert (find_samples(None) / "fashion_resnet20.onnx").is_file()
+
+
+def test_inspect_puts_holders_of_the_same_weights_together(run):
+    text = ran(run("inspect", ROOT / "sample_models/fashion_vit.onnx"))
+    assert "node_layer_norm and 8 more" in " ".join(text.split())
+    assert "prune --inexact would free up to 99.7 %" in text

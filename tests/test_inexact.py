@@ -15,7 +15,9 @@ import discedit_onnx as dx
 from discedit_onnx.calibration.placement import tap_components
 from discedit_onnx.editing.edit import carry_out
 from discedit_onnx.editing.plan import Plan, plan_removal
+from discedit_onnx.editing.surgery import apply
 from discedit_onnx.graph.axes import Reach
+from discedit_onnx.graph.cost import count_parameters
 from discedit_onnx.graph.coupling import analyse
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
@@ -36,6 +38,22 @@ def test_widths_under_a_normalisation_are_held_by_default():
     assert {pinned.where.split(" ")[0] for pinned in exact.pinned} == {"", "LayerNormalization"}
     assert loose.size == 18
     assert loose.inexact.sum() == 8
+
+
+def test_a_normalisation_written_as_means_is_one():
+    net = Net(13)
+    x = net.gemm(net.input("N", 6), 6, 8)
+    centred = net.op("Sub", x, net.op("ReduceMean", x, axes=[-1]))
+    square = net.op("Mul", centred, centred)
+    spread = net.op("Sqrt", net.op("Add", net.op("ReduceMean", square, axes=[-1]), net.number(1)))
+    proto = net.model(net.gemm(net.op("Div", centred, spread), 8, CLASSES))
+    assert analyse(proto).size == 0
+    loose = analyse(proto, Reach(inexact=True))
+    assert loose.inexact.sum() == loose.size == 8
+    removed = np.arange(8) < 3
+    pruned = apply(proto, plan_removal(loose, removed, "source"))
+    onnx.checker.check_model(pruned, full_check=True)
+    assert count_parameters(pruned) == 6 * 5 + 5 + 5 * CLASSES + CLASSES
 
 
 def test_a_plan_says_whether_it_is_exact():

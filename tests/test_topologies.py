@@ -320,7 +320,7 @@ HELD = {
     "subgraph[captured=output]": ("If", "subgraph"),
     "subgraph[captured=weight]": ("If", "subgraph"),
     "softmax[opset=13,kind=Softmax]": ("Softmax", "works across this axis"),
-    "reduce_channels[opset=18]": ("ReduceMean", "works across this axis"),
+    "reduce_channels[opset=18]": ("ReduceMean", "takes a mean"),
     "max_pool_with_positions": ("MaxPool", "positions"),
     "flatten_of_an_open_batch": ("", "graph output"),
     "matmul_with_a_vector": ("MatMul", "vector"),

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
 def reduce(scope: Scope) -> None:
-    """The axes that are not reduced pass; the reduced ones are pinned."""
+    """The axes that are not reduced pass; the reduced ones are pinned.
+
+    A mean over fewer indices is another one, but still a mean: exporters of old opsets write a
+    layer normalisation as means over a width.
+    """
     axes = scope.attribute("axes")
     if scope.has(1):
         constant = scope.constant(1)
@@ -28,6 +32,9 @@ def reduce(scope: Scope) -> None:
             scope.emit(scope.axes(0))
             return
         raise Unsupported("reduces over all axes")
+    if scope.node.op == "ReduceMean":
+        for axis in axes:
+            scope.inexact(scope.ids(0, axis % len(scope.shape(0))), "takes a mean over this axis")
     _drop(scope, axes, bool(scope.attribute("keepdims", 1)))
 
 

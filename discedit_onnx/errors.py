@@ -31,3 +31,8 @@ class GateError(DisceditError):
     """A requested gate failed, or an edit could not be proved equal to the masked model."""
 
     exit_code = 5
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, without the rest of its report."""
+    return str(error).strip().split("\n")[0]

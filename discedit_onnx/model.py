@@ -17,7 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from .errors import ModelError, UsageError
+from .errors import ModelError, UsageError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,9 +120,7 @@ def load(path: str | Path) -> Model:
         try:
             load_external_data_for_model(proto, str(path.parent))
         except Exception as error:  # onnx raises several kinds for a short or unsafe file
-            raise ModelError(
-                f"{path}: external data can't be read: {_first_line(error)}"
-            ) from error
+            raise ModelError(f"{path}: external data can't be read: {first_line(error)}") from error
     return Model(proto, path, external)
 
 
@@ -146,10 +144,6 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from (attribute.t, *attribute.tensors)
             for subgraph in (attribute.g, *attribute.graphs):
                 yield from _tensors(subgraph)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def check_output(source: Model, path: Path, force: bool = False) -> None:
@@ -210,7 +204,7 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # the checker and shape inference have no common base but this
-        raise ModelError(f"the edited model is not valid: {_first_line(error)}") from error
+        raise ModelError(f"the edited model is not valid: {first_line(error)}") from error
 
 
 def _data_path(path: Path) -> Path:

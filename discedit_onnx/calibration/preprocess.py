@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 from ..model import PREPROCESS_KEY
 
 if TYPE_CHECKING:
@@ -310,9 +310,8 @@ def _decode(file: Path) -> Image:
             return image
     # Pillow's decoders raise several kinds for damaged files, far from all of them OSError.
     except Exception as error:
-        reason = str(error).split("\n")[0]
         raise DataError(
-            f"{file}: can't be read as an image ({reason}); replace or remove it"
+            f"{file}: can't be read as an image ({first_line(error)}); replace or remove it"
         ) from error
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from google.protobuf.message import EncodeError
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, UsageError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +82,7 @@ class Session:
         except Exception as error:  # ONNX Runtime's kinds have no common base but this
             raise ModelError(
                 f"the model failed on a batch of {len(next(iter(feeds.values())))} "
-                f"(if memory ran out, use a smaller --batch-size): {_first_line(error)}"
+                f"(if memory ran out, use a smaller --batch-size): {first_line(error)}"
             ) from error
 
 
@@ -184,7 +184,7 @@ def _open_on_cpu(ort: ModuleType, source: str | bytes, as_written: bool) -> Any:
     try:
         return create_session(ort, source, [CPU], as_written)
     except Exception as error:  # ONNX Runtime's kinds have no common base but this
-        raise ModelError(f"ONNX Runtime can't load the model: {_first_line(error)}") from error
+        raise ModelError(f"ONNX Runtime can't load the model: {first_line(error)}") from error
 
 
 def _open_on_cuda(ort: ModuleType, source: str | bytes, index: int, as_written: bool) -> Any:
@@ -240,7 +240,3 @@ def _serialised(model: onnx.ModelProto) -> bytes | None:
     except (EncodeError, ValueError):  # which of the two depends on protobuf's implementation
         return None
     return payload
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

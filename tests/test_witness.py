@@ -64,7 +64,7 @@ def gather(
         part = slice(start, start + batch)
         moments = moments.update(features[part], labels[part])
         index = np.arange(len(labels))[part]
-        histograms.add(mean[part].astype(np.float32), labels[part], index)
+        histograms = histograms.add(mean[part].astype(np.float32), labels[part], index)
     return replace(moments, histograms=histograms)
 
 
@@ -302,7 +302,7 @@ def group(pixels: np.ndarray, labels: np.ndarray, *sides: tuple[int, ...]) -> Mo
     found = gather(pixels[some], relabelled[some], classes=len(sides))
     histograms = Histograms.empty("mean", edges, len(sides))
     mean = pixels[some].mean(axis=-1).astype(np.float32)
-    histograms.add(mean, relabelled[some], np.arange(len(mean)))
+    histograms = histograms.add(mean, relabelled[some], np.arange(len(mean)))
     return replace(found, histograms=histograms)
 
 

@@ -87,7 +87,7 @@ class TappedModel:
         whole = [name for names in self.second.values() for name in names]
         filled = fill_up(feeds, self.batch)
         size = len(next(iter(filled.values())))
-        if self.second:
+        if self.second and self.batch is not None:
             filled[ROWS] = (np.arange(size) < count).astype(np.float32)
         results = self.session.run([self.output, *whole], filled)
         check_rows([self.output], results, size)
@@ -139,7 +139,8 @@ def open_tapped(
         As `open_session`.
     """
     parts = model if isinstance(model, Weightless) else weightless(model)
-    tapped = augment(parts.proto, taps, features, second=second, scores=scores)
+    padded = batch is not None
+    tapped = augment(parts.proto, taps, features, second=second, padded=padded, scores=scores)
     own = len(parts.proto.graph.output)
     added = [value.name for value in tapped.graph.output[own:]] or [scores or ""]
     return TappedModel(
@@ -176,4 +177,4 @@ def check_rows(names: Sequence[str], results: Sequence[npt.NDArray[Any]], size: 
 def _second_moments(parts: Sequence[npt.NDArray[Any]]) -> SecondMoments:
     """Of one tensor, as the graph gave them."""
     mean, comoment, count = parts
-    return SecondMoments(round(float(count)), mean.astype(np.float64), comoment.astype(np.float64))
+    return SecondMoments(round(float(count)), mean.astype(np.float64), comoment)

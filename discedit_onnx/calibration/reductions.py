@@ -237,7 +237,6 @@ class Places:
             helper.make_node(
                 "Transpose", [self.sparse], [turned], perm=[tap.axis, 0, *tap.reduced]
             ),
-            *(self._constant(name, _ints(*shape)) for name, shape in SHAPES.items()),
             self._constant("length", length),
             self._node("Size", ["turned"], "size"),
             self._node("Cast", ["size"], "elements", to=TensorProto.FLOAT),
@@ -250,6 +249,7 @@ class Places:
     def _all_deviations(self) -> list[onnx.NodeProto]:
         """Nodes for mean, deviations from it (`left`) and count, where every position counts."""
         return [
+            *self._shapes("flat", "row"),
             self._node("Reshape", ["turned", "flat"], "values"),
             *self._average(self._second("values"), self._second("mean")),
             self._node("Reshape", ["mean", "row"], "shift"),
@@ -263,7 +263,7 @@ class Places:
         They are multiplied by 0, before the mean and after it.
         """
         rows, tokens, weights = self._second("rows"), f"{self.stem}_w", self._second("weights")
-        nodes = []
+        nodes = self._shapes("by_image", "flat", "row", "upright")
         if self.padded:
             nodes.append(helper.make_node("Reshape", [ROWS, self._second("row")], [rows]))
         if self.padded and self.masked:
@@ -286,6 +286,10 @@ class Places:
             self._node("Reshape", ["centred", "flat"], "left"),
             self._node("Mul", ["positions", "share"], "count"),
         ]
+
+    def _shapes(self, *names: str) -> list[onnx.NodeProto]:
+        """Constants among the tensors of `second_moments`: targets of reshapes."""
+        return [self._constant(name, _ints(*SHAPES[name])) for name in names]
 
     def _second(self, name: str) -> str:
         """A tensor of `second_moments`."""

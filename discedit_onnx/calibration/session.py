@@ -103,8 +103,14 @@ class Session:
         ModelError
             With ONNX Runtime's reason, if the model stops while it runs.
         """
-        try:
+        with self.explained(feeds):
             return list(self.inner.run(list(outputs), dict(feeds)))
+
+    @contextlib.contextmanager
+    def explained(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Iterator[None]:
+        """Turn whatever ends a run on these feeds into a ModelError."""
+        try:
+            yield
         except Exception as error:  # ONNX Runtime's kinds have no common base but this
             raise ModelError(
                 f"the model failed on a batch of {len(next(iter(feeds.values())))} "

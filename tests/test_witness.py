@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -77,12 +78,15 @@ def test_the_registry_holds_the_documented_witnesses() -> None:
 
 @every_witness
 def test_a_witness_says_what_it_is(name: str) -> None:
-    """Formula or where it is, proof or where it is; and what it needs and assumes."""
+    """Formula, proof, cost, and whether it is a bound for all laws or for some."""
     witness = WITNESSES[name]
-    text = witness.function.__doc__ or ""
+    text = " ".join((witness.function.__doc__ or "").split())
     assert witness.name == name
-    assert ">=" in text or "see" in text.lower()
-    assert "proof" in text.lower() or "_bound`" in text
+    assert re.search(r"TV >= \S", text)
+    assert re.search(r"Proof[,:]", text)
+    assert re.search(r"Cost: \S", text)
+    assert ("bound for all laws" in text) == (name in BOUNDS)
+    assert ("bound only if" in text) == (name not in BOUNDS)
     assert witness.binned == (not witness.features)
     assert witness.kind == ("bound" if name in BOUNDS else "bound for normal features")
 

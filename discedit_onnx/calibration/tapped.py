@@ -146,7 +146,9 @@ def open_tapped(
     tapped = augment(parts.proto, taps, features, second=second, padded=padded, scores=scores)
     added = tapped.graph.output[len(parts.proto.graph.output) :]
     fixed = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in added[1:]}
-    session = open_session(Weightless(tapped, parts.weights), device, providers=providers)
+    session = open_session(
+        Weightless(tapped, parts.weights), device, providers=providers, shared=True
+    )
     return TappedModel(
         session,
         tuple(features),

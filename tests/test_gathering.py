@@ -232,7 +232,7 @@ def test_a_checkpoint_is_written_at_each_interval(model, data, tmp_path):
 
 
 def test_a_batch_is_added_while_the_model_runs_on_the_next(model, data, monkeypatch):
-    begun, next_one, met = threading.Event(), threading.Event(), []
+    begun, next_one, met, done = threading.Event(), threading.Event(), [], []
     add, observe = gathering.add, TappedModel.observe
 
     def waiting(*arguments):
@@ -242,13 +242,14 @@ def test_a_batch_is_added_while_the_model_runs_on_the_next(model, data, monkeypa
         add(*arguments)
 
     def watched(tapped, feeds):
-        if begun.is_set():
+        if done:  # the first batch is with the other thread
+            assert begun.wait(30)
             next_one.set()
         return observe(tapped, feeds)
 
     monkeypatch.setattr(gathering, "add", waiting)
     monkeypatch.setattr(TappedModel, "observe", watched)
-    found = gathered(model, data)
+    found = gathered(model, data, progress=lambda *now: done.append(now))
     assert met == [True]
     assert found.count.sum() == len(data)
 

@@ -104,7 +104,7 @@ def plain(model: onnx.ModelProto, device: str) -> Callable[[dict[str, np.ndarray
     """The model as it is."""
     from discedit_onnx.calibration.session import open_session
 
-    session = open_session(model, device)
+    session = open_session(model, device, shared=True)  # as calibration opens it
     return lambda feeds: sum(out.nbytes for out in session.run(["logits"], feeds))
 
 
@@ -116,7 +116,7 @@ def full_outputs(model: onnx.ModelProto, device: str) -> Callable[[dict[str, np.
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     copy.graph.output.extend(onnx.helper.make_empty_tensor_value_info(t.tensor) for t in taps)
-    session = open_session(copy, device)
+    session = open_session(copy, device, shared=True)
 
     def step(feeds: dict[str, np.ndarray]) -> int:
         found = session.run(["logits", *(tap.tensor for tap in taps)], feeds)

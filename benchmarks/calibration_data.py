@@ -84,7 +84,7 @@ def inference(model: Model, data: Dataset, device: str) -> float:
     """Images a second of the model as it is."""
     feeds = dict(next(data.batches(BATCH)).feeds)
     runs = max(2, len(data) // BATCH)
-    with open_session(model.proto, device) as session:
+    with open_session(model.proto, device, shared=True) as session:  # as calibration does
         session.run(["logits"], feeds)
         start = time.perf_counter()
         for _ in range(runs):

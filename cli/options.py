@@ -145,7 +145,7 @@ def witness(function: Command) -> Command:
 
     return click.option(
         "--witness",
-        default="sharp",
+        default="fisher",
         show_default=True,
         callback=check,
         help="The bound: t1, fisher, quadratic, sharp, mpm, mpm-paper, robust, hellinger, "

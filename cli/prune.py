@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "--data, no labels needed); a witness (t1, fisher, quadratic, sharp, mpm, "
     "mpm-paper, robust, hellinger, gaussian, exponential, threshold, histogram); or "
     "l1, l2, random, which need no calibration.  [default: least-squares with --data alone, else "
-    "sharp]",
+    "fisher]",
 )
 @click.option(
     "--refit",

@@ -140,6 +140,22 @@ def test_a_class_map_and_a_preset(run, model, folder, tmp_path):
     assert "presets imagenet, " in refused.stderr
 
 
+def test_preprocessing_is_found_printed_stored_and_overridden(run, model, folder, tmp_path):
+    out = tmp_path / "m.safetensors"
+    arguments = ("calibrate", model, "--data", folder, "-o", out, "--device", "cpu", "--force")
+    for extra, origin in (((), "metadata"), (("--preprocess", "unit"), "preset unit")):
+        result = run(*arguments, *extra)
+        assert result.exit_code == 0, result.stderr
+        facts = dx.load_moments(out).facts
+        assert origin in facts["preprocessing_origin"]
+        assert facts["preprocessing"].startswith("scale 0.00392157")
+        said = " ".join(result.stdout.split())
+        assert f"preprocessing {facts['preprocessing']}" in said
+        assert facts["preprocessing_origin"] in said
+        shown = " ".join(run("moments", "show", out).stdout.split())
+        assert facts["preprocessing"] in shown
+
+
 def test_a_script(run, model, archive, tmp_path):
     (tmp_path / "give.py").write_text(
         "import numpy as np\nfrom pathlib import Path\n"

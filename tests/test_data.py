@@ -70,6 +70,28 @@ def test_how_folders_become_classes(folders, names, labels, how):
     assert len(matching.class_names) == 3
 
 
+@pytest.mark.parametrize("names", [None, tuple(f"class {k}" for k in range(1000))])
+def test_some_of_imagenets_folders_are_known_by_their_ids(names):
+    """Ten of them, as in Imagenette; sorted order could not tell which ten."""
+    ten = ["n01440764", "n02102040", "n02979186_cassette player", "n03445777", "n15075141"]
+    found, matching = matched(ten, names, 1000)
+    assert (found, matching.how) == ([0, 217, 482, 574, 999], "class folders by WordNet id")
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (["n01440764", "n99999999"], 1000),  # no class of ImageNet
+        (["n01440764", "n01440764_tench"], 1000),  # the same class twice
+        (["n01440764", "n02102040"], 999),  # not ImageNet's classes
+        (["n01440764", "tench"], 1000),
+    ],
+)
+def test_ids_that_say_nothing(folders, classes):
+    with pytest.raises(DataError, match="--class-map"):
+        matched(folders, None, classes)
+
+
 def test_names_that_are_not_known_are_those_of_the_folders():
     assert matched(["0_ant", "2"], None)[1].class_names == ("ant", "1", "2")
 

@@ -17,6 +17,7 @@ from discedit_onnx.calibration.checkpoint import Checkpoint, Interrupted, signal
 from discedit_onnx.calibration.gathering import Shard, Wanted, calibrate
 from discedit_onnx.calibration.histograms import pilot_of
 from discedit_onnx.calibration.opening import open_data
+from discedit_onnx.calibration.tapped import TappedModel
 from discedit_onnx.calibration.taps import FEATURES
 from discedit_onnx.errors import DataError, UsageError
 
@@ -150,15 +151,23 @@ def test_a_run_without_labels_is_refused(model, data):
 # Checkpoints
 
 
-def stop_after(monkeypatch, batches):
-    """Send this process SIGINT while the given batch is added."""
+def stop_after(batches):
+    """A progress that sends this process SIGINT once so many batches of four are done."""
+
+    def stop(done, total):
+        if done == 4 * batches:
+            signal.raise_signal(signal.SIGINT)
+
+    return stop
+
+
+def counted(monkeypatch):
+    """The batches that are added from now on."""
     seen = []
     add = gathering.add
 
     def counting(*arguments):
         seen.append(arguments[2])
-        if len(seen) == batches:
-            signal.raise_signal(signal.SIGINT)
         add(*arguments)
 
     monkeypatch.setattr(gathering, "add", counting)
@@ -170,14 +179,12 @@ def test_an_interrupted_run_goes_on_where_it_ended(model, data, tmp_path, monkey
     wanted = Wanted(second=True)
     whole = gathered(model, data, wanted=wanted)
     checkpoint = Checkpoint.beside(tmp_path / "m")
-    with monkeypatch.context() as patch:
-        stop_after(patch, batches)
-        with pytest.raises(Interrupted, match=f"{4 * batches} of 41 samples are kept") as caught:
-            gathered(model, data, wanted=wanted, checkpoint=checkpoint)
+    with pytest.raises(Interrupted, match=f"{4 * batches} of 41 samples are kept") as caught:
+        gathered(model, data, wanted=wanted, checkpoint=checkpoint, progress=stop_after(batches))
     assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     again = Checkpoint.beside(tmp_path / "m")
-    seen = stop_after(monkeypatch, 0)
+    seen = counted(monkeypatch)
     found = gathered(model, data, wanted=wanted, checkpoint=again)
     assert again.resumed == 4 * batches
     assert sum(map(len, seen)) == 41 - 4 * batches, "nothing is run twice"
@@ -185,12 +192,10 @@ def test_an_interrupted_run_goes_on_where_it_ended(model, data, tmp_path, monkey
     assert found.facts == whole.facts
 
 
-def test_what_another_run_left_is_of_no_use(model, data, tmp_path, monkeypatch):
+def test_what_another_run_left_is_of_no_use(model, data, tmp_path):
     checkpoint = Checkpoint.beside(tmp_path / "m")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(Interrupted):
-            gathered(model, data, checkpoint=checkpoint)
+    with pytest.raises(Interrupted):
+        gathered(model, data, checkpoint=checkpoint, progress=stop_after(3))
     kept = checkpoint.path.read_bytes()
     others = [
         {"batch_size": 5},
@@ -224,6 +229,38 @@ def test_a_checkpoint_is_written_at_each_interval(model, data, tmp_path):
     slow = Checkpoint.beside(tmp_path / "m", interval=1000)
     gathered(model, data, checkpoint=slow)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_is_added_while_the_model_runs_on_the_next(model, data, monkeypatch):
+    begun, next_one, met, done = threading.Event(), threading.Event(), [], []
+    add, observe = gathering.add, TappedModel.observe
+
+    def waiting(*arguments):
+        if not begun.is_set():
+            begun.set()
+            met.append(next_one.wait(30))
+        add(*arguments)
+
+    def watched(tapped, feeds):
+        if done:  # the first batch is with the other thread
+            assert begun.wait(30)
+            next_one.set()
+        return observe(tapped, feeds)
+
+    monkeypatch.setattr(gathering, "add", waiting)
+    monkeypatch.setattr(TappedModel, "observe", watched)
+    found = gathered(model, data, progress=lambda *now: done.append(now))
+    assert met == [True]
+    assert found.count.sum() == len(data)
+
+
+def test_what_goes_wrong_while_adding_ends_the_run(model, data, monkeypatch):
+    def fail(*arguments):
+        raise DataError("no good")
+
+    monkeypatch.setattr(gathering, "add", fail)
+    with pytest.raises(DataError, match="no good"):
+        gathered(model, data)
 
 
 def test_in_another_thread_nothing_is_deferred_and_nothing_breaks(model, data, tmp_path):

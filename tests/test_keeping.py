@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,10 +27,9 @@ def moments_of(kept: Kept, channels: int) -> Moments:
     )
     if not kept.histograms:
         return moments
-    from dataclasses import replace
-
     edges = quantile_edges(np.zeros((3, channels)))
-    return replace(moments, histograms=Histograms.empty("mean", edges, len(kept.class_names)))
+    counted = Histograms.empty("mean", edges, len(kept.class_names))
+    return replace(moments, histograms=replace(counted, counts=counted.counts.astype(np.uint32)))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_the_ladder(classes, channels, said):
 
 
 @given(st.integers(2, 40), st.integers(1, 20), st.sampled_from([1, 10_000, 100_000, 10**9]))
-def test_the_size_is_what_the_moments_take(classes, channels, limit):
+def test_the_size_is_what_moments_of_many_images_take(classes, channels, limit):
     kept = what_to_keep(names(classes), channels, GATHERED, limit=limit)
     moments = moments_of(kept, channels)
     assert moments.nbytes == kept.nbytes(channels) + 16 * len(kept.class_names)

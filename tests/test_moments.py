@@ -306,15 +306,35 @@ def test_histograms_count_each_image_in_its_fold_class_and_bin() -> None:
         for channel in range(CHANNELS if i >= 0 else 0):
             bin_ = np.searchsorted(EDGES[channel], row[channel], side="left")
             want[i & 1, k, channel, bin_] += 1
-    assert histograms.counts.dtype == np.uint32
     np.testing.assert_array_equal(histograms.counts, want)
+
+
+def test_counts_are_wide_where_they_must_be() -> None:
+    """From 65,536 images on one count could overflow; before, half of the memory is enough."""
+
+    def counted(images: int) -> Histograms:
+        found = Histograms.empty("mean", np.zeros((3, 1)), 2)
+        for size in (images - 5, 5):
+            found = found.add(
+                np.ones((size, 3), np.float32), np.ones(size, int), np.zeros(size, int)
+            )
+        return found
+
+    for images, kind in ((65_535, np.uint16), (65_536, np.uint32)):
+        found = counted(images)
+        assert found.counts.dtype == kind
+        assert found.images == found.counts[0, 1, 2, 1] == images
+    merged = counted(65_535).merge(counted(10))
+    assert merged.counts.dtype == np.uint32
+    assert merged.counts[0, 1, 0, 1] == 65_545
+    assert counted(20).merge(counted(30)).counts.dtype == np.uint16
 
 
 def test_a_value_on_an_edge_lies_in_the_bin_below() -> None:
     edges = np.array([[0.0, 0.0, 0.5, 1.0]])
     histograms = Histograms.empty("mean", edges, 1)
     values = np.array([[-1.0], [0.0], [0.25], [0.5], [1.0], [2.0]], np.float32)
-    histograms.add(values, np.zeros(6, int), np.zeros(6, int))
+    histograms = histograms.add(values, np.zeros(6, int), np.zeros(6, int))
     assert histograms.counts[0, 0, 0].tolist() == [2, 0, 2, 1, 1]
 
 

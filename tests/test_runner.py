@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,13 +14,16 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_models import CLASS_NAMES, HEIGHT, TAPS, WIDTH, classifier, saved, write_images
 
-from discedit_onnx.calibration.gathering import calibrate
+from discedit_onnx.calibration import session
+from discedit_onnx.calibration.binding import Binding
+from discedit_onnx.calibration.gathering import Wanted, calibrate
 from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.calibration.preprocess import Preprocess
 from discedit_onnx.calibration.runner import open_session, run_batches
-from discedit_onnx.calibration.taps import Tap
+from discedit_onnx.calibration.taps import FEATURES, Tap, augment
 from discedit_onnx.calibration.weightless import weightless
 from discedit_onnx.errors import DataError, ModelError, UsageError
+from discedit_onnx.model import load
 
 PREPROCESS = Preprocess(mean=(0.3,), std=(0.2,))
 
@@ -133,6 +137,63 @@ def test_float16_model(data, model, tmp_path):
     want = calibrate(model, data, TAPS, device="cpu")
     found = calibrate(half, reopened(half, data), TAPS, device="cpu")
     assert_same_moments(found, want, 2e-2)
+
+
+def test_a_channels_last_model_of_bytes(data, model, tmp_path):
+    """As a mobile model is exported: uint8 (N, H, W, C), scaled by nobody."""
+    proto = classifier(channels_last=True)
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    proto.graph.node[0].input[0] = "wide"
+    proto.graph.node.insert(0, helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.FLOAT))
+    bytes_ = saved(named(proto), tmp_path, "bytes.onnx")
+    images = data.source.name
+    want = calibrate(model, open_data(model, images, preprocess="raw"), TAPS, device="cpu")
+    found = calibrate(bytes_, open_data(bytes_, images), TAPS, device="cpu", batch_size=5)
+    assert_same_moments(found, want, 1e-6)
+    assert found.facts["preprocessing"] == "scale 1"
+
+
+def sentences(batch="N", length="T"):
+    """Tokens and a mask to three classes."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(3, 4)), "head": rng.normal(size=(4, 3))}
+    listed = {name: ", ".join(map(str, v.ravel().round(3))) for name, v in weights.items()}
+    return onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[{batch}, {length}, 3] x, int64[{batch}, {length}] attention_mask)
+            => (float[{batch}, 3] logits)
+        <float[3, 4] w = {{{listed["w"]}}}, float[4, 3] head = {{{listed["head"]}}}>
+        {{ h = MatMul(x, w)  y = Relu(h)  p = ReduceMean<axes=[1], keepdims=0>(y)
+           logits = MatMul(p, head) }}""")
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("batch", ["N", 4])
+def test_padded_tokens_of_several_inputs(tmp_path, batch, second):
+    """A fixed batch, a short last one and a mask at once: only tokens that are there count."""
+    rng = np.random.default_rng(1)
+    lengths, labels = rng.integers(1, 7, 10), np.arange(10) % 3
+    rows = [rng.normal(size=(1, n, 3)).astype(np.float32) for n in lengths]
+    alone = [({"x": x, "attention_mask": np.ones(x.shape[:2], np.int64)}, [k])
+             for x, k in zip(rows, labels, strict=True)]  # fmt: skip
+    padded = {
+        "x": np.concatenate([np.pad(x, ((0, 0), (0, 6 - x.shape[1]), (0, 0)), constant_values=9)
+                             for x in rows]),
+        "attention_mask": (np.arange(6) < lengths[:, None]).astype(np.int64),
+        "labels": labels,
+    }  # fmt: skip
+    taps = (Tap("y", 2, 4, 3),)
+    wanted = Wanted(features=FEATURES, second=second)
+    free = saved(sentences(), tmp_path)
+    want = calibrate(free, open_data(free, alone), taps, wanted=wanted, device="cpu", batch_size=1)
+    np.savez(tmp_path / "tokens.npz", **padded)
+    fixed = saved(sentences(batch, 6), tmp_path, "fixed.onnx")
+    data = open_data(fixed, tmp_path / "tokens.npz")
+    found = calibrate(fixed, data, taps, wanted=wanted, device="cpu", batch_size=4)
+    assert_same_moments(found, want, 1e-5)
+    for tensor, part in want.second.items():
+        assert found.second[tensor].count == part.count == lengths.sum()
+        np.testing.assert_allclose(found.second[tensor].comoment, part.comoment, rtol=1e-4)
 
 
 def test_any_image_size(data, model, tmp_path):
@@ -268,6 +329,46 @@ def test_large_weights_travel_beside_the_model():
     assert proto.SerializeToString() == before
 
 
+def test_no_session_is_given_large_weights_as_bytes(tmp_path, monkeypatch):
+    """So a model with external data of any size is calibrated; protobuf ends at 2 GiB."""
+    proto = classifier(channels=64)
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
+    model = load(tmp_path / "m.onnx")
+    weights = sum(w.nbytes for w in weightless(model.proto).weights.values())
+    sizes = []
+    create = session.create_session
+
+    def recorded(ort, source, *arguments, **options):
+        sizes.append(len(source))
+        return create(ort, source, *arguments, **options)
+
+    monkeypatch.setattr(session, "create_session", recorded)
+    x = np.random.default_rng(0).normal(size=(6, 64, HEIGHT, WIDTH)).astype(np.float32)
+    data = open_data(model, (x, np.arange(6) % 3))
+    found = calibrate(model, data, TAPS, wanted=Wanted(second=True), device="cpu")
+    assert found.count.sum() == 6
+    assert sizes
+    plain = classifier(channels=1).ByteSize()
+    assert max(sizes) < plain + 20_000, f"the taps and small tensors, not {weights} bytes more"
+    assert found.source == model.hash
+
+
+def test_an_odd_batch_does_not_keep_the_shape_of_the_last():
+    """Runs are bound to memory; the shapes of inputs and outputs may change from run to run."""
+    proto = classifier()
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.normal(size=(n, 1, HEIGHT, WIDTH)).astype(np.float32)} for n in (4, 4, 1, 7)]
+    with open_session(proto, "cpu") as plain:
+        bound = Binding(plain, ["logits"], {})
+        for batch in feeds:
+            (found,), (want,) = bound.run(batch), plain.run(["logits"], batch)
+            np.testing.assert_array_equal(found, want)
+        turned = {"x": np.asfortranarray(feeds[0]["x"])}
+        np.testing.assert_array_equal(bound.run(turned)[0], plain.run(["logits"], feeds[0])[0])
+        with pytest.raises(ModelError, match="failed on a batch of 4"):
+            bound.run({"x": feeds[0]["x"][:, 0]})
+
+
 def test_large_weights_of_float16():
     proto = classifier(channels=64, dtype=TensorProto.FLOAT16)
     assert list(weightless(proto).weights) == ["w1"]
@@ -339,6 +440,43 @@ def test_cuda_equals_cpu(data, model):
     cuda = calibrate(model, data, TAPS, device="cuda", batch_size=5)
     assert cuda.facts["device"] == "cuda:0"
     assert_same_moments(cuda, cpu, 1e-3)
+
+
+@needs_cuda
+def test_all_that_can_be_gathered_on_cuda(data, model):
+    """All scalars and second moments, with an odd last batch."""
+    wanted = Wanted(features=FEATURES, second=True)
+    cpu, cuda = (
+        calibrate(model, data, TAPS, wanted=wanted, device=device, batch_size=5)
+        for device in ("cpu", "cuda")
+    )
+    assert_same_moments(cuda, cpu, 1e-3)
+    for tensor, part in cpu.second.items():
+        assert cuda.second[tensor].count == part.count
+        size = np.abs(part.comoment).max()
+        np.testing.assert_allclose(cuda.second[tensor].comoment, part.comoment, atol=1e-3 * size)
+
+
+@needs_cuda
+def test_no_feature_map_crosses_the_bus(tmp_path):
+    """Reductions run on the device: what ONNX Runtime leaves to the CPU are shapes."""
+    proto = augment(classifier(), TAPS, FEATURES, second=True, scores="logits")
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "run")
+    with open_session(classifier(), "cuda") as opened:
+        providers = opened.inner.get_providers()
+    inner = ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
+    inner.run(None, {"x": np.ones((4, 1, HEIGHT, WIDTH), np.float32)})
+    events = json.loads(Path(inner.end_profiling()).read_text())
+    ran = [e["args"] for e in events if e["name"].endswith("_kernel_time")]
+    assert any(one["op_name"] == "GlobalAveragePool" for one in ran)
+    on_cpu = {one["op_name"] for one in ran if one["provider"] == "CPUExecutionProvider"}
+    assert on_cpu <= {"Shape", "Size", "Gather", "Equal", "Cast", "Div", "Constant"}, on_cpu
+    for one in ran:
+        if one["op_name"] in ("MemcpyToHost", "MemcpyFromHost"):
+            sizes = [np.prod(dims) for kind in one["output_type_shape"] for dims in kind.values()]
+            assert max(sizes) < 4 * HEIGHT * WIDTH, one
 
 
 @needs_cuda

@@ -145,7 +145,7 @@ def test_an_archive(run, resnet, tmp_path):
         assert [tuple(side) for side in arrays["sides"]] == list(scores.sides)
         assert arrays["layer"][0] == scores.taps[0].tensor
         assert arrays["channel"][scores.taps[0].length] == 0
-        assert str(arrays["witness"]) == "sharp"
+        assert str(arrays["witness"]) == "fisher"
     before = path.read_bytes()
     refused = run("score", resnet, "--npz", path)
     assert refused.exit_code == USAGE

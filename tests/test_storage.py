@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import struct
 import tracemalloc
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from test_moments import EDGES, TAPS, assert_close, complete, empty, images
+from test_moments import EDGES, FEATURES, TAPS, assert_close, complete, empty, images
 
 from discedit_onnx.calibration.histograms import Histograms
+from discedit_onnx.calibration.moments import Moments
 from discedit_onnx.calibration.storage import METADATA_KEY, load_moments
+from discedit_onnx.calibration.taps import Tap
 from discedit_onnx.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from discedit_onnx.calibration.moments import Moments
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def full(seed: int) -> Moments:
@@ -53,6 +57,30 @@ def test_round_trip(tmp_path: Path, of) -> None:
     assert_close(more, moments.update(*images(12)))
 
 
+def test_counts_of_either_width_come_back(tmp_path: Path) -> None:
+    narrow = full(15)
+    assert narrow.histograms is not None
+    counts = narrow.histograms.counts
+    wide = replace(narrow, histograms=replace(narrow.histograms, counts=counts.astype(np.uint32)))
+    for moments, kind in ((narrow, np.uint16), (wide, np.uint32)):
+        moments.save(tmp_path / "m.safetensors")
+        found = load_moments(tmp_path / "m.safetensors")
+        check_equal(found, moments)
+        assert found.histograms is not None
+        assert found.histograms.counts.dtype == kind
+
+
+def test_saving_takes_no_memory_of_the_size_of_the_file(tmp_path: Path) -> None:
+    """A checkpoint is written while the model is in memory too."""
+    taps = (Tap("relu", 1, 20_000, 4),)
+    moments = Moments.empty(taps, ["a", "b"], "0" * 64, features=FEATURES)
+    tracemalloc.start()
+    moments.save(tmp_path / "m.safetensors")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < moments.nbytes / 10
+
+
 def test_equal_moments_give_equal_bytes(tmp_path: Path) -> None:
     moments = full(13)
     replace(moments, facts={"a": "1", "b": "2", "c": "3"}).save(tmp_path / "one")
@@ -66,18 +94,25 @@ def test_a_saved_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
     assert (tmp_path / "moments").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
-def test_a_failed_save_leaves_everything_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextlib.contextmanager
+def files_of(size: int) -> Iterator[None]:
+    """No file may be longer: as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_failed_save_leaves_everything_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
     empty().save(file)
     before = file.read_bytes()
-
-    def no_space(self: Path, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", no_space)
-    with pytest.raises(UsageError, match="No space left"):
+    with files_of(1000), pytest.raises(UsageError, match=r"can't be written: .*File too large"):
         full(14).save(file)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
@@ -129,8 +164,8 @@ def forge(file: Path, header: dict[str, object], arrays: dict[str, np.ndarray | 
 
 def test_load_names_a_format_that_it_does_not_know(tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
-    forge(file, {"format": 3}, {})
-    with pytest.raises(DataError, match="format 3, but this version reads 2"):
+    forge(file, {"format": 2}, {})
+    with pytest.raises(DataError, match="format 2, but this version reads 3"):
         load_moments(file)
 
 

@@ -18,7 +18,10 @@ def images(count: int) -> dict[str, np.ndarray]:
     return {"x": generator.normal(size=(count, 1, HEIGHT, WIDTH)).astype(np.float32)}
 
 
-GRIDS = (Tap("h1", 1, 4, 4, stride=2), Tap("h2", 1, 5, 4, stride=3))
+GRIDS = (
+    Tap("h1", 1, 4, 4, stride=2, product_stride=3),
+    Tap("h2", 1, 5, 4, stride=3, product_stride=3),
+)
 
 
 def tensors(model: onnx.ModelProto, taps, feeds) -> list[np.ndarray]:
@@ -33,7 +36,7 @@ def tensors(model: onnx.ModelProto, taps, feeds) -> list[np.ndarray]:
     with open_session(full, "cpu") as session:
         found = session.run([tap.tensor for tap in taps], feeds)
     wide = [
-        x[:, :, :: tap.stride, :: tap.stride] if tap.stride > 1 else x
+        x[:, :, :: tap.product_stride, :: tap.product_stride] if tap.product_stride > 1 else x
         for tap, x in zip(taps, found, strict=True)
     ]
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -64,7 +65,7 @@ def gather(
         part = slice(start, start + batch)
         moments = moments.update(features[part], labels[part])
         index = np.arange(len(labels))[part]
-        histograms.add(mean[part].astype(np.float32), labels[part], index)
+        histograms = histograms.add(mean[part].astype(np.float32), labels[part], index)
     return replace(moments, histograms=histograms)
 
 
@@ -77,12 +78,15 @@ def test_the_registry_holds_the_documented_witnesses() -> None:
 
 @every_witness
 def test_a_witness_says_what_it_is(name: str) -> None:
-    """Formula or where it is, proof or where it is; and what it needs and assumes."""
+    """Formula, proof, cost, and whether it is a bound for all laws or for some."""
     witness = WITNESSES[name]
-    text = witness.function.__doc__ or ""
+    text = " ".join((witness.function.__doc__ or "").split())
     assert witness.name == name
-    assert ">=" in text or "see" in text.lower()
-    assert "proof" in text.lower() or "_bound`" in text
+    assert re.search(r"TV >= \S", text)
+    assert re.search(r"Proof[,:]", text)
+    assert re.search(r"Cost: \S", text)
+    assert ("bound for all laws" in text) == (name in BOUNDS)
+    assert ("bound only if" in text) == (name not in BOUNDS)
     assert witness.binned == (not witness.features)
     assert witness.kind == ("bound" if name in BOUNDS else "bound for normal features")
 
@@ -302,7 +306,7 @@ def group(pixels: np.ndarray, labels: np.ndarray, *sides: tuple[int, ...]) -> Mo
     found = gather(pixels[some], relabelled[some], classes=len(sides))
     histograms = Histograms.empty("mean", edges, len(sides))
     mean = pixels[some].mean(axis=-1).astype(np.float32)
-    histograms.add(mean, relabelled[some], np.arange(len(mean)))
+    histograms = histograms.add(mean, relabelled[some], np.arange(len(mean)))
     return replace(found, histograms=histograms)
 
 

@@ -91,7 +91,7 @@ class Accumulator:
             counted = index >= 0
             feature = self._start.features.index(self._histograms.feature)
             values = features[counted, :, feature].astype(np.float32, copy=False)
-            self._histograms.add(values, classes[counted], index[counted])
+            self._histograms = self._histograms.add(values, classes[counted], index[counted])
 
     def add_correct(self, number: int) -> None:
         """Count images that the model puts into their class."""

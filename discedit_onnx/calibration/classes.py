@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from .wordnet import classes_by_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,9 +121,11 @@ def match(
 
     1. each is exactly the name of a class;
     2. each is a class's index, alone or followed by ``_`` or ``-`` and the class's name;
-    3. there are as many names as classes, and none speaks against their sorted order.
+    3. the model has ImageNet's 1,000 classes, and each is the WordNet id of a different one, alone
+       or followed by a name;
+    4. there are as many names as classes, and none speaks against their sorted order.
 
-    With 1 and 2, classes may lack samples.
+    With 1, 2 and 3, classes may lack samples.
 
     Parameters
     ----------
@@ -205,6 +208,9 @@ def _by_rule(
     by_number = _by_number(names, class_names, num_classes)
     if by_number is not None:
         return "by number", by_number
+    by_id = classes_by_id(names, num_classes)
+    if by_id is not None:
+        return "by WordNet id", by_id
     if len(names) == num_classes and not _contradict(names, class_names):
         return "in sorted order", list(range(num_classes))
     classes = _short(class_names) if class_names is not None else f"unnamed, {num_classes} of them"

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from ..errors import ModelError
 from .preprocess import ImageForm
+from .weightless import weightless
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,7 +148,9 @@ def _class_scores(model: Model) -> tuple[str, int]:
     if found is None:
         # Exporters may leave a width open that follows from the weights.
         with contextlib.suppress(Exception):
-            found = _first_matrix(onnx.shape_inference.infer_shapes(model.proto).graph)
+            # Without the weights' bytes: inference does not need them, nor hold 2 GiB of them.
+            skeleton = weightless(model.proto).proto
+            found = _first_matrix(onnx.shape_inference.infer_shapes(skeleton).graph)
     if found is None:
         raise ModelError(
             f"{model.path}: no classifier output: none is (batch, classes) with two classes or "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -217,6 +218,9 @@ def gather(
 ) -> Moments:
     """Run the samples of a shard, from the beginning or from a checkpoint, and add them up.
 
+    A batch is added up in a thread of its own while the model runs on the next one. Second moments
+    are not: they lie in memory that the next run writes to.
+
     Parameters
     ----------
     run
@@ -244,18 +248,25 @@ def gather(
     gathered, done = Accumulator(found[0]), found[1]
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals_deferred()) if checkpoint is not None else None
+        adder = stack.enter_context(ThreadPoolExecutor(1, "discedit-moments"))
+        added: Future[None] = adder.submit(lambda: None)
         for batch in part.batches(run.size, start=done):
-            add(gathered, run, batch, model.observe(batch.feeds))
+            seen = model.observe(batch.feeds)
+            gathered.add_second(seen.second)
+            added.result()
+            added = adder.submit(add, gathered, run, batch, seen)
             done += len(batch)
             if progress is not None:
                 progress(done, len(part))
-            if checkpoint is not None and asked is not None:
+            if checkpoint is not None and asked is not None and (asked.signal or checkpoint.due):
+                added.result()
                 _keep(checkpoint, run, gathered, done, len(part), asked)
+        added.result()
     return gathered.moments
 
 
 def add(gathered: Accumulator, run: Run, batch: Batch, seen: Observed) -> None:
-    """Add what a batch gave to what was gathered."""
+    """Add what a batch gave to what was gathered, but for its second moments."""
     labels = batch.labels
     if seen.scores is not None:
         top = seen.scores.argmax(axis=1)
@@ -264,15 +275,13 @@ def add(gathered: Accumulator, run: Run, batch: Batch, seen: Observed) -> None:
         else:
             gathered.add_correct(int((top == labels).sum()))
     gathered.update(seen.features, labels, run.counted(batch))
-    gathered.add_second(seen.second)
 
 
 def _keep(
     checkpoint: Checkpoint, run: Run, gathered: Accumulator, done: int, total: int, asked: Asked
 ) -> None:
-    """Save what there is if it is time, or the process has to end."""
-    if asked.signal or checkpoint.due:
-        checkpoint.save(gathered.moments, done, run.fingerprint)
+    """Save what there is, and end if the process has to."""
+    checkpoint.save(gathered.moments, done, run.fingerprint)
     if asked.signal:
         raise Interrupted(
             f"{done:,} of {total:,} samples are kept in {checkpoint.path}; the same command "

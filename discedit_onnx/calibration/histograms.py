@@ -7,6 +7,8 @@ any assumption: what is certified about a class is certified on them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,11 @@ BINS = 64
 FOLDS = 2
 """A witness can be learned on one fold of the images and certified on the other."""
 
+WIDTH = 4096
+"""Channels that are worked on at a time; what is made on the way stays in the processor's cache."""
+
 FloatArray = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +39,26 @@ class Histograms:
     edges : float64 (C, B - 1)
         Ascending for each channel; bin b holds edges[b - 1] < x <= edges[b]. They are float32
         numbers, as the features are, and are fixed before an image is counted.
-    counts : uint32 (2, K, C, B)
+    counts : uint16 or uint32 (2, K, C, B)
         Images by fold, class, channel and bin. The fold of an image is that of its position in
-        the data set, modulo 2.
+        the data set, modulo 2. The type is the narrower one while all images are so few that no
+        count can pass it: these are the largest arrays by far.
     """
 
     feature: str
     edges: FloatArray
-    counts: npt.NDArray[np.uint32]
+    counts: Counts
 
     @classmethod
     def empty(cls, feature: str, edges: FloatArray, classes: int) -> Histograms:
         """No images counted."""
         shape = (FOLDS, classes, len(edges), edges.shape[1] + 1)
-        return cls(feature, edges, np.zeros(shape, np.uint32))
+        return cls(feature, edges, np.zeros(shape, np.uint16))
+
+    @property
+    def images(self) -> int:
+        """How many were counted; every channel counts all of them."""
+        return int(self.counts[:, :, :1].sum(dtype=np.int64))
 
     def merge(self, other: Histograms) -> Histograms:
         """The counts of both sets of images together.
@@ -61,15 +73,21 @@ class Histograms:
                 "histograms with different edges can't be merged: calibrate the second with "
                 "`--edges` and the first moments file"
             )
-        return replace(self, counts=self.counts + other.counts)
+        kind = _kind_for(self.images + other.images)
+        return replace(self, counts=np.add(self.counts, other.counts, dtype=kind))
+
+    @cached_property
+    def _narrow(self) -> npt.NDArray[np.float32]:
+        """The edges (B - 1, C), as values are compared with them."""
+        return np.ascontiguousarray(self.edges.T, np.float32)
 
     def add(
         self,
         values: npt.NDArray[np.float32],
         classes: npt.NDArray[np.integer],
         index: npt.NDArray[np.integer],
-    ) -> None:
-        """Count a batch of images, in place.
+    ) -> Histograms:
+        """With a batch of images counted, in the same array if they fit: use what is returned.
 
         Parameters
         ----------
@@ -80,21 +98,36 @@ class Histograms:
         index : (N,)
             Position of each image in the data set.
         """
-        _, number, channels, bins = self.counts.shape
-        row = ((index % FOLDS) * number + classes)[:, None] * channels + np.arange(channels)
-        place = row * bins + bin_of(values, self.edges)
-        np.add.at(self.counts.reshape(-1), place.reshape(-1), np.uint32(1))
+        counts: Counts = self.counts.astype(_kind_for(self.images + len(values)), copy=False)
+        _, number, channels, bins = counts.shape
+        row = ((index % FOLDS) * number + classes)[:, None] * channels
+        flat, one = counts.reshape(-1), counts.dtype.type(1)
+        for start in range(0, channels, WIDTH):
+            some = slice(start, start + WIDTH)
+            found = _bins(values[:, some], self._narrow[:, some])
+            place = (row + np.arange(start, start + found.shape[1])) * bins + found
+            np.add.at(flat, place.reshape(-1), one)
+        return self if counts is self.counts else replace(self, counts=counts)
+
+
+def _kind_for(images: int) -> type[np.uint16] | type[np.uint32]:
+    """The narrowest type in which no count of so many images overflows."""
+    return np.uint16 if images <= np.iinfo(np.uint16).max else np.uint32
 
 
 def bin_of(values: npt.NDArray[np.float32], edges: FloatArray) -> npt.NDArray[np.uint8]:
-    """The bin of each value (N, C) between edges (C, B - 1).
+    """The bin of each value (N, C) between edges (C, B - 1)."""
+    return _bins(values, np.ascontiguousarray(edges.T, np.float32))
+
+
+def _bins(values: npt.NDArray[np.float32], edges: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The bin of each value (N, C) between edges (B - 1, C).
 
     One comparison with each edge for all values at once: the processor does many of them in one
     step, where a binary search would gather them one by one.
     """
-    narrow = np.ascontiguousarray(edges.T, np.float32)
     found = np.zeros(values.shape, np.uint8)
-    for edge in narrow:
+    for edge in edges:
         found += values > edge
     return found
 
@@ -102,8 +135,11 @@ def bin_of(values: npt.NDArray[np.float32], edges: FloatArray) -> npt.NDArray[np
 def quantile_edges(values: npt.NDArray[np.floating], bins: int = BINS) -> FloatArray:
     """Edges (C, bins - 1) at evenly spaced quantiles of a first few images' values (N, C)."""
     shares = np.arange(1, bins) / bins
-    edges = np.quantile(values.astype(np.float64), shares, axis=0).T
-    return np.ascontiguousarray(edges, np.float32).astype(np.float64)
+    edges = np.empty((values.shape[1], bins - 1))
+    for start in range(0, len(edges), WIDTH):
+        some = values[:, start : start + WIDTH].astype(np.float64)
+        edges[start : start + WIDTH] = np.quantile(some, shares, axis=0).T.astype(np.float32)
+    return edges
 
 
 def pilot_of(total: int, most: int = 64) -> npt.NDArray[np.int64]:

@@ -46,7 +46,7 @@ class Kept:
     said: str
 
     def nbytes(self, channels: int) -> int:
-        """Size of moments of so many channels."""
+        """Size of moments of so many channels, however many images are counted."""
         size = len(self.features)
         entry = 8 * size * (1 + size) + (4 * FOLDS * BINS if self.histograms else 0)
         edges = 8 * (BINS - 1) if self.histograms else 0

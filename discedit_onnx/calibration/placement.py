@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ModelError
 from ..graph.axes import Reach
 from ..graph.coupling import analyse
-from .taps import Tap, stride_for
+from .taps import GRID, PRODUCTS, Tap, stride_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,14 +72,17 @@ def place_taps(*couplings: Coupling) -> tuple[Tap, ...]:
             shape = coupling.view.shapes.get(name)
             if axis > 0 and shape is not None and name in coupling.view.varying:
                 length = len(coupling.equations.axes[name][axis])  # type: ignore[arg-type]
-                placed.setdefault(name, Tap(name, axis, length, len(shape), _stride(shape, axis)))
+                strides = (_stride(shape, axis, least) for least in (GRID, PRODUCTS))
+                placed.setdefault(name, Tap(name, axis, length, len(shape), *strides))
     return tuple(placed.values())
 
 
-def _stride(shape: Sequence[int | None], axis: int) -> int:
+def _stride(shape: Sequence[int | None], axis: int, least: int) -> int:
     """Step between the positions of a map that are looked at; 1 where its size is not known."""
-    sides = [length for length in shape[2:] if length is not None]
-    return stride_for(*sides) if axis == 1 and len(shape) == 4 and len(sides) == 2 else 1
+    if axis != 1 or len(shape) != 4:
+        return 1
+    height, width = shape[2:]
+    return 1 if height is None or width is None else stride_for(height, width, least)
 
 
 def tap_components(coupling: Coupling, tap: Tap) -> NDArray[np.int64]:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from .taps import Tap
 
 ROWS = "discedit_rows"
-"""Input of a model augmented with second moments: which images of a batch count."""
+"""Input of a model with second moments and a fixed batch: which images of it count."""
+
+SHAPES = {"by_image": (0, 0, -1), "flat": (0, -1), "row": (-1, 1), "upright": (-1, 1, 1)}
+"""Targets of the reshapes in `Places.second_moments`."""
 
 STEEP = 3e38
 """A factor that takes every positive float32 past 1, down to where numbers lose their digits."""
@@ -52,12 +55,15 @@ class Places:
         Version of the default operator set.
     mask
         Input that masks tokens, or None.
+    padded
+        Whether images at the end of a batch may only fill it up, as `ROWS` says then.
     """
 
     tap: Tap
     stem: str
     opset: int
     mask: str | None
+    padded: bool = False
 
     @property
     def masked(self) -> bool:
@@ -66,8 +72,13 @@ class Places:
 
     @property
     def grid(self) -> str:
-        """The tensor at those positions whose squares, signs and products are looked at."""
+        """The tensor at those positions whose squares and signs are looked at."""
         return f"{self.stem}_grid" if self.tap.stride > 1 else f"{self.stem}_x"
+
+    @property
+    def sparse(self) -> str:
+        """The tensor at those positions whose products are looked at."""
+        return f"{self.stem}_sparse" if self.tap.product_stride > 1 else f"{self.stem}_x"
 
     def statistics(self, names: Sequence[str]) -> list[onnx.NodeProto]:
         """Nodes that compute `{stem}_mean` and the like.
@@ -78,10 +89,7 @@ class Places:
         x, grid = f"{self.stem}_x", self.grid
         nodes = [helper.make_node("Cast", [self.tap.tensor], [x], to=TensorProto.FLOAT)]
         if grid != x:
-            # A pool over single positions picks them, and keeps to the blocked layout.
-            steps = [self.tap.stride] * 2
-            pick = helper.make_node("MaxPool", [x], [grid], kernel_shape=[1, 1], strides=steps)
-            nodes.append(pick)
+            nodes.append(_picked(x, grid, self.tap.stride))
         if self.masked and self.mask is not None:
             nodes += self._weights(x, self.mask)
         for name in names:
@@ -217,55 +225,91 @@ class Places:
         """Nodes that take mean and centred co-moment of the channels over images and positions.
 
         They follow those of `statistics`. Values are centred by the batch's own mean before they
-        are multiplied, so that float32 loses no digits where the mean is far from 0; what images
-        fill up, and what a mask leaves out, is multiplied by 0 first.
+        are multiplied, so that float32 loses no digits where the mean is far from 0.
         """
-        tap, second = self.tap, f"{self.stem}_second"
-
-        def node(op: str, inputs: Sequence[str], output: str, **more: Any) -> onnx.NodeProto:
-            names = [f"{second}_{name}" for name in inputs]
-            return helper.make_node(op, names, [f"{second}_{output}"], **more)
-
-        def constant(name: str, value: onnx.TensorProto) -> onnx.NodeProto:
-            return helper.make_node("Constant", [], [f"{second}_{name}"], value=value)
-
-        weights = [helper.make_node("Reshape", [ROWS, f"{second}_row"], [f"{second}_rows"])]
-        if self.masked:
-            product = [f"{second}_rows", f"{self.stem}_w"]
-            weights.append(helper.make_node("Mul", product, [f"{second}_weights"]))
-        else:
-            weights.append(node("Identity", ["rows"], "weights"))
+        tap, x = self.tap, f"{self.stem}_x"
+        pick = [] if self.sparse == x else [_picked(x, self.sparse, tap.product_stride)]
+        turned = self._second("turned")
         length = helper.make_tensor("", TensorProto.FLOAT, [], [float(tap.length)])
+        some = self._some_deviations if self.padded or self.masked else self._all_deviations
         return [
-            constant("by_image", _ints(0, 0, -1)),
-            constant("flat", _ints(0, -1)),
-            constant("row", _ints(-1, 1)),
-            constant("upright", _ints(-1, 1, 1)),
-            constant("length", length),
-            *weights,
+            *pick,
             helper.make_node(
-                "Transpose", [self.grid], [f"{second}_turned"], perm=[tap.axis, 0, *tap.reduced]
+                "Transpose", [self.sparse], [turned], perm=[tap.axis, 0, *tap.reduced]
             ),
-            node("Reshape", ["turned", "by_image"], "x"),
-            node("Mul", ["x", "weights"], "kept"),
-            node("Reshape", ["kept", "flat"], "values"),
-            *self._average(f"{second}_values", f"{second}_sum"),
-            # The share of the positions that count: averages over all are too small by it.
-            node("ReduceMean", ["weights"], "share", keepdims=0),
-            node("Div", ["sum", "share"], "mean"),
-            node("Reshape", ["mean", "upright"], "shift"),
-            node("Sub", ["x", "shift"], "apart"),
-            node("Mul", ["apart", "weights"], "centred"),
-            node("Reshape", ["centred", "flat"], "left"),
-            node("Transpose", ["left"], "right", perm=[1, 0]),
-            node("MatMul", ["left", "right"], "comoment"),
-            node("Size", ["x"], "size"),
-            node("Cast", ["size"], "elements", to=TensorProto.FLOAT),
-            node("Div", ["elements", "length"], "positions"),
-            helper.make_node(
-                "Mul", [f"{second}_positions", f"{second}_share"], [f"{self.stem}_count"]
-            ),
+            self._constant("length", length),
+            self._node("Size", ["turned"], "size"),
+            self._node("Cast", ["size"], "elements", to=TensorProto.FLOAT),
+            self._node("Div", ["elements", "length"], "positions"),
+            *some(),
+            self._node("Transpose", ["left"], "right", perm=[1, 0]),
+            self._node("MatMul", ["left", "right"], "comoment"),
         ]
+
+    def _all_deviations(self) -> list[onnx.NodeProto]:
+        """Nodes for mean, deviations from it (`left`) and count, where every position counts."""
+        return [
+            *self._shapes("flat", "row"),
+            self._node("Reshape", ["turned", "flat"], "values"),
+            *self._average(self._second("values"), self._second("mean")),
+            self._node("Reshape", ["mean", "row"], "shift"),
+            self._node("Sub", ["values", "shift"], "left"),
+            self._node("Identity", ["positions"], "count"),
+        ]
+
+    def _some_deviations(self) -> list[onnx.NodeProto]:
+        """The same where some do not: images that fill a batch up, and tokens that a mask leaves.
+
+        They are multiplied by 0, before the mean and after it.
+        """
+        rows, tokens, weights = self._second("rows"), f"{self.stem}_w", self._second("weights")
+        nodes = self._shapes("by_image", "flat", "row", "upright")
+        if self.padded:
+            nodes.append(helper.make_node("Reshape", [ROWS, self._second("row")], [rows]))
+        if self.padded and self.masked:
+            nodes.append(helper.make_node("Mul", [rows, tokens], [weights]))
+        else:
+            only = tokens if self.masked else rows
+            nodes.append(helper.make_node("Identity", [only], [weights]))
+        return [
+            *nodes,
+            self._node("Reshape", ["turned", "by_image"], "x"),
+            self._node("Mul", ["x", "weights"], "kept"),
+            self._node("Reshape", ["kept", "flat"], "values"),
+            *self._average(self._second("values"), self._second("sum")),
+            # The share of the positions that count: averages over all are too small by it.
+            self._node("ReduceMean", ["weights"], "share", keepdims=0),
+            self._node("Div", ["sum", "share"], "mean"),
+            self._node("Reshape", ["mean", "upright"], "shift"),
+            self._node("Sub", ["x", "shift"], "apart"),
+            self._node("Mul", ["apart", "weights"], "centred"),
+            self._node("Reshape", ["centred", "flat"], "left"),
+            self._node("Mul", ["positions", "share"], "count"),
+        ]
+
+    def _shapes(self, *names: str) -> list[onnx.NodeProto]:
+        """Constants among the tensors of `second_moments`: targets of reshapes."""
+        return [self._constant(name, _ints(*SHAPES[name])) for name in names]
+
+    def _second(self, name: str) -> str:
+        """A tensor of `second_moments`."""
+        return f"{self.stem}_second_{name}"
+
+    def _node(self, op: str, inputs: Sequence[str], output: str, **more: Any) -> onnx.NodeProto:
+        """A node among tensors of `second_moments`."""
+        return helper.make_node(op, [*map(self._second, inputs)], [self._second(output)], **more)
+
+    def _constant(self, name: str, value: onnx.TensorProto) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [self._second(name)], value=value)
+
+
+def _picked(x: str, result: str, step: int) -> onnx.NodeProto:
+    """Every so manyth position on both axes of a map.
+
+    A pool over single positions picks them, and keeps to the blocked layout.
+    """
+    steps = [step, step]
+    return helper.make_node("MaxPool", [x], [result], kernel_shape=[1, 1], strides=steps)
 
 
 def _ints(*values: int) -> onnx.TensorProto:

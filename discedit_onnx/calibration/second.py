@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
+BLOCK = 2**15
+"""Numbers of a matrix that are added to at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class SecondMoments:
@@ -51,14 +54,20 @@ class SecondMoments:
     def add(self, other: SecondMoments) -> SecondMoments:
         """Both together, in the arrays of these: they are not to be used again.
 
-        Chan, Golub and LeVeque, 1979, as for the moments by class.
+        Chan, Golub and LeVeque, 1979, as for the moments by class. Some rows at a time: what is
+        added to them never leaves the processor's cache.
         """
         count = self.count + other.count
         share = other.count / max(count, 1)
         delta = other.mean - self.mean
-        self.comoment[...] += other.comoment
-        # One row at a time would save memory, but the matrix of the batch is as large anyway.
-        self.comoment[...] += np.outer(delta * (self.count * share), delta)
+        scaled = delta * (self.count * share)
+        step = max(1, BLOCK // max(len(delta), 1))
+        added = np.empty((step, len(delta)))
+        for start in range(0, len(delta), step):
+            rows = slice(start, start + step)
+            some = np.multiply(scaled[rows, None], delta, out=added[: len(delta) - start])
+            some += other.comoment[rows]
+            self.comoment[rows] += some
         self.mean[...] += delta * share
         return SecondMoments(count, self.mean, self.comoment)
 

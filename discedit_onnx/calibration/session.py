@@ -36,6 +36,10 @@ PROVIDERS = {
 }
 """Short names; any other provider goes by ONNX Runtime's own name."""
 
+AS_WRITTEN = "session.disable_quant_qdq"
+SPINNING = "session.intra_op.allow_spinning"
+"""Names of ONNX Runtime's own settings."""
+
 LOG = logging.getLogger(__name__)
 
 SILENT, WARNINGS = 4, 2
@@ -103,8 +107,14 @@ class Session:
         ModelError
             With ONNX Runtime's reason, if the model stops while it runs.
         """
-        try:
+        with self.explained(feeds):
             return list(self.inner.run(list(outputs), dict(feeds)))
+
+    @contextlib.contextmanager
+    def explained(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Iterator[None]:
+        """Turn whatever ends a run on these feeds into a ModelError."""
+        try:
+            yield
         except Exception as error:  # ONNX Runtime's kinds have no common base but this
             raise ModelError(
                 f"the model failed on a batch of {len(next(iter(feeds.values())))} "
@@ -118,6 +128,7 @@ def open_session(
     *,
     providers: Sequence[str] = (),
     as_written: bool = False,
+    shared: bool = False,
 ) -> Session:
     """Load a model into ONNX Runtime, on the device asked for or not at all.
 
@@ -138,6 +149,9 @@ def open_session(
         Keep ONNX Runtime from turning QuantizeLinear and DequantizeLinear around an operator into
         an 8-bit kernel: those saturate on some processors, round what the graph does not, and take
         it that a bias has the scale that they expect.
+    shared
+        Whether other threads of this process need the processor meanwhile: ONNX Runtime's own then
+        sleep where they have to wait, and do not spin.
 
     Raises
     ------
@@ -152,15 +166,17 @@ def open_session(
         raise UsageError(f"--device {device}: no such device; use auto, cpu, cuda or cuda:N")
     ort = import_onnxruntime()
     parts = model if isinstance(model, Weightless) else weightless(model)
+    settings = {AS_WRITTEN: "1"} if as_written else {}
+    settings |= {SPINNING: "0"} if shared else {}
     if providers:
-        return _open_on_providers(ort, parts, providers, as_written)
+        return _open_on_providers(ort, parts, providers, settings)
     if device != "cpu":
         index = int(found[1] or 0)
-        inner = _open_on_cuda(ort, parts, index, as_written)
+        inner = _open_on_cuda(ort, parts, index, settings)
         if inner is not None:
             return Session(inner, f"cuda:{index}", parts.weights)
     # Also where CUDA was asked for: if the CPU refuses the model too, CUDA is not to blame.
-    inner = _open_on_cpu(ort, parts, as_written)
+    inner = _open_on_cpu(ort, parts, settings)
     if device.startswith("cuda"):
         raise _no_cuda(ort, device)
     return Session(inner, "cpu", parts.weights)
@@ -212,40 +228,44 @@ def create_session(
     providers: Sequence[Any],
     *,
     weights: Mapping[str, npt.NDArray[Any]] | None = None,
-    as_written: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> Any:
     """An `InferenceSession` that prints no warnings and never changes its providers by itself."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    if as_written:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    for key, value in (settings or {}).items():
+        options.add_session_config_entry(key, value)
     if weights:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
     return ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
 
 
-def _create(ort: ModuleType, model: Weightless, providers: Sequence[Any], as_written: bool) -> Any:
+def _create(
+    ort: ModuleType, model: Weightless, providers: Sequence[Any], settings: Mapping[str, str]
+) -> Any:
     return create_session(
-        ort, _serialised(model.proto), providers, weights=model.weights, as_written=as_written
+        ort, _serialised(model.proto), providers, weights=model.weights, settings=settings
     )
 
 
-def _open_on_cpu(ort: ModuleType, model: Weightless, as_written: bool) -> Any:
+def _open_on_cpu(ort: ModuleType, model: Weightless, settings: Mapping[str, str]) -> Any:
     try:
-        return _create(ort, model, [CPU], as_written)
+        return _create(ort, model, [CPU], settings)
     except Exception as error:  # ONNX Runtime's kinds have no common base but this
         raise ModelError(f"ONNX Runtime can't load the model: {first_line(error)}") from error
 
 
-def _open_on_cuda(ort: ModuleType, model: Weightless, index: int, as_written: bool) -> Any:
+def _open_on_cuda(
+    ort: ModuleType, model: Weightless, index: int, settings: Mapping[str, str]
+) -> Any:
     """A session that has CUDA, or None. What is on offer is no proof that it starts."""
     if CUDA not in ort.get_available_providers():
         return None
     with silenced(ort):
         try:
             preload_cuda(ort)
-            inner = _create(ort, model, [(CUDA, _cuda_settings(index)), CPU], as_written)
+            inner = _create(ort, model, [(CUDA, _cuda_settings(index)), CPU], settings)
         except Exception:  # no such device, driver too old, or the model's fault: the CPU tells
             return None
     return inner if inner.get_providers()[0] == CUDA else None
@@ -264,7 +284,7 @@ def _cuda_settings(index: int) -> dict[str, str]:
 
 
 def _open_on_providers(
-    ort: ModuleType, model: Weightless, names: Sequence[str], as_written: bool
+    ort: ModuleType, model: Weightless, names: Sequence[str], settings: Mapping[str, str]
 ) -> Session:
     """A session on providers named by an expert."""
     offered = ort.get_available_providers()
@@ -275,13 +295,13 @@ def _open_on_providers(
                 f"--providers {name}: this ONNX Runtime has no such provider; it has "
                 f"{', '.join(offered)}"
             )
-    settings = [(p, _cuda_settings(0)) if p == CUDA else p for p in wanted]
+    asked = [(p, _cuda_settings(0)) if p == CUDA else p for p in wanted]
     try:
         with silenced(ort):
             preload_cuda(ort)
-            inner = _create(ort, model, settings if CPU in wanted else [*settings, CPU], as_written)
+            inner = _create(ort, model, asked if CPU in wanted else [*asked, CPU], settings)
     except Exception as error:  # the provider's fault or the model's: the CPU tells
-        _open_on_cpu(ort, model, as_written)
+        _open_on_cpu(ort, model, settings)
         raise UsageError(f"--providers {names[0]}: does not start: {first_line(error)}") from error
     if inner.get_providers()[0] != wanted[0]:
         raise UsageError(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
+from safetensors.numpy import save_file
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, first_line
 from .histograms import BINS, FOLDS, Histograms
 from .moments import Moments
 from .second import SecondMoments
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file format; a reader refuses any other."""
 
 METADATA_KEY = "discedit.moments"
@@ -33,6 +33,9 @@ METADATA_KEY = "discedit.moments"
 
 MOST = 2**48
 """No count, length or number of images in a file is larger; products of a few can't overflow."""
+
+COUNTS = ("U16", "U32")
+"""Types that images in bins are counted in."""
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -59,14 +62,19 @@ def save_moments(moments: Moments, path: str | Path) -> None:
         "second_count": {name: part.count for name, part in moments.second.items()},
     }
     arrays = {name: np.ascontiguousarray(part) for name, part in moments.arrays().items()}
-    content = to_safetensors(arrays, {METADATA_KEY: json.dumps(header, sort_keys=True)})
+    metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
     try:
         with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
             temporary = Path(folder) / path.name
-            temporary.write_bytes(content)
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            # Not as bytes first: they would double the memory that a checkpoint takes.
+            save_file(arrays, temporary, metadata)
+            temporary.chmod(mode)  # the library's own is for nobody else
             temporary.replace(path)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else first_line(error)
         raise UsageError(f"{path}: can't be written: {reason}") from error
 
 
@@ -91,7 +99,7 @@ def load_moments(path: str | Path) -> Moments:
             if text is None:
                 raise DataError("not a moments file; make one with `discedit-onnx calibrate`")
             header = _Header(json.loads(text))
-            shapes = header.shapes(_edges_of(file))
+            shapes = header.shapes(*_bins_of(file))
             found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             if shapes != {n: (s.get_dtype(), tuple(s.get_shape())) for n, s in found.items()}:
                 raise ValueError("shapes do not agree")
@@ -106,12 +114,13 @@ def load_moments(path: str | Path) -> Moments:
         raise DataError(f"{path}: the moments file is damaged: calibrate again") from error
 
 
-def _edges_of(file: Any) -> int:
-    """Edges of each channel's histogram, as far as the file says."""
-    if "histogram_edges" not in file.keys():  # noqa: SIM118
-        return BINS - 1
-    shape = file.get_slice("histogram_edges").get_shape()
-    return int(shape[1]) if len(shape) == 2 else BINS - 1
+def _bins_of(file: Any) -> tuple[int, str]:
+    """Bins of each channel's histogram and the type of their counts, as far as the file says."""
+    if "histogram_counts" not in file.keys():  # noqa: SIM118
+        return BINS, COUNTS[0]
+    counts = file.get_slice("histogram_counts")
+    shape, kind = counts.get_shape(), str(counts.get_dtype())
+    return int(shape[-1]) if shape else BINS, kind if kind in COUNTS else COUNTS[0]
 
 
 class _Header:
@@ -144,8 +153,8 @@ class _Header:
         if self.second and self.second.keys() != set(tensors):
             raise ValueError("second moments of other tensors")
 
-    def shapes(self, edges: int) -> Shapes:
-        """Type and shape that each array must have."""
+    def shapes(self, bins: int, kind: str) -> Shapes:
+        """Type and shape that each array must have, with so many bins counted in this type."""
         classes, size = len(self.class_names), len(self.features)
         channels = sum(tap.length for tap in self.taps)
         shapes: Shapes = {
@@ -155,8 +164,8 @@ class _Header:
             "comoment": ("F64", (classes, channels, size, size)),
         }
         if self.histogram_feature is not None:
-            shapes["histogram_edges"] = ("F64", (channels, edges))
-            shapes["histogram_counts"] = ("U32", (FOLDS, classes, channels, edges + 1))
+            shapes["histogram_edges"] = ("F64", (channels, bins - 1))
+            shapes["histogram_counts"] = (kind, (FOLDS, classes, channels, bins))
         for number, tap in enumerate(self.taps if self.second else ()):
             shapes[f"second_mean.{number}"] = ("F64", (tap.length,))
             shapes[f"second_comoment.{number}"] = ("F64", (tap.length, tap.length))
@@ -210,9 +219,9 @@ class _Header:
 def _tap(stored: Any) -> Tap:
     tap = Tap(**stored)
     _text(tap.tensor)
-    for number in (tap.axis, tap.length, tap.rank, tap.stride):
+    for number in (tap.axis, tap.length, tap.rank, tap.stride, tap.product_stride):
         _integer(number)
-    if not 0 < tap.axis < tap.rank <= 64 or not tap.stride:
+    if not 0 < tap.axis < tap.rank <= 64 or not tap.stride or not tap.product_stride:
         raise ValueError("no such axis")
     return tap
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError
+from .binding import Binding
 from .reductions import ROWS
 from .second import SecondMoments
 from .session import open_session
@@ -54,29 +55,32 @@ class TappedModel:
         The features that it tells.
     batch
         The only batch size that the model takes, or None.
-    output
-        Output of the statistics, (N, S C), and of the class scores beside them.
     channels
         How many channels C there are.
     second
-        Outputs of mean, co-moment and count of each tensor; none if they are not told.
+        Tensors whose second moments are told.
+    binding
+        Runs the session and fetches the statistics (N, S C) with the scores beside them, and then
+        mean, co-moment and count of each of those tensors.
     """
 
     session: Session
     features: tuple[str, ...]
     batch: int | None
-    output: str
     channels: int
-    second: Mapping[str, Sequence[str]]
+    second: tuple[str, ...]
+    binding: Binding
 
     def __enter__(self) -> TappedModel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.session.close()
+        self.binding.close()
 
     def observe(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Observed:
         """Run a batch. Only scalars leave the device, and the scores where they are needed.
+
+        The second moments lie in memory that the next run writes to.
 
         Raises
         ------
@@ -84,14 +88,13 @@ class TappedModel:
             If the model fails, or an output does not have one row an image.
         """
         count = len(next(iter(feeds.values())))
-        whole = [name for names in self.second.values() for name in names]
         filled = fill_up(feeds, self.batch)
         size = len(next(iter(filled.values())))
-        if self.second:
+        if self.second and self.batch is not None:
             filled[ROWS] = (np.arange(size) < count).astype(np.float32)
-        results = self.session.run([self.output, *whole], filled)
-        check_rows([self.output], results, size)
-        rows, found = results[0][:count], dict(zip(whole, results[1:], strict=True))
+        table, *second = self.binding.run(filled)
+        check_rows(self.binding.outputs, [table], size)
+        rows = table[:count]
         names = statistics_of(self.features) if self.channels else ()
         ends = [self.channels * (i + 1) for i in range(len(names))]
         *parts, scores = np.split(rows, ends, axis=1)
@@ -101,8 +104,8 @@ class TappedModel:
             else np.empty((count, 0, len(self.features)), np.float32),
             scores if scores.shape[1] else None,
             {
-                tensor: _second_moments([found[name] for name in names])
-                for tensor, names in self.second.items()
+                tensor: _second_moments(second[3 * i : 3 * i + 3])
+                for i, tensor in enumerate(self.second)
             },
         )
 
@@ -139,16 +142,20 @@ def open_tapped(
         As `open_session`.
     """
     parts = model if isinstance(model, Weightless) else weightless(model)
-    tapped = augment(parts.proto, taps, features, second=second, scores=scores)
-    own = len(parts.proto.graph.output)
-    added = [value.name for value in tapped.graph.output[own:]] or [scores or ""]
+    padded = batch is not None
+    tapped = augment(parts.proto, taps, features, second=second, padded=padded, scores=scores)
+    added = tapped.graph.output[len(parts.proto.graph.output) :]
+    fixed = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in added[1:]}
+    session = open_session(
+        Weightless(tapped, parts.weights), device, providers=providers, shared=True
+    )
     return TappedModel(
-        open_session(Weightless(tapped, parts.weights), device, providers=providers),
+        session,
         tuple(features),
         batch,
-        added[0],
         sum(tap.length for tap in taps),
-        {tap.tensor: added[1 + 3 * i : 4 + 3 * i] for i, tap in enumerate(taps)} if second else {},
+        tuple(tap.tensor for tap in taps) if second else (),
+        Binding(session, [value.name for value in added] or [scores or ""], fixed),
     )
 
 
@@ -176,4 +183,4 @@ def check_rows(names: Sequence[str], results: Sequence[npt.NDArray[Any]], size: 
 def _second_moments(parts: Sequence[npt.NDArray[Any]]) -> SecondMoments:
     """Of one tensor, as the graph gave them."""
     mean, comoment, count = parts
-    return SecondMoments(round(float(count)), mean.astype(np.float64), comoment.astype(np.float64))
+    return SecondMoments(round(float(count)), mean.astype(np.float64), comoment)

@@ -40,10 +40,19 @@ scalar of the image as good as any: what is bounded by it is a bound for the map
 """
 
 
-def stride_for(height: int, width: int) -> int:
-    """The largest step that leaves `GRID` positions of a map, or all of a smaller one."""
+PRODUCTS = 49
+"""Positions of a map, 7 x 7, that are enough for the products of its channels.
+
+A matrix product for every position costs as much as the convolution that reads them (on a
+ResNet-50, 1.1 times a plain run on 14 x 14 positions), and all images together have far more
+positions than channels anyway.
+"""
+
+
+def stride_for(height: int, width: int, least: int = GRID) -> int:
+    """The largest step that leaves so many positions of a map, or all of a smaller one."""
     stride = 1
-    while -(-height // (stride + 1)) * -(-width // (stride + 1)) >= GRID:
+    while -(-height // (stride + 1)) * -(-width // (stride + 1)) >= least:
         stride += 1
     return stride
 
@@ -63,8 +72,10 @@ class Tap:
     rank
         Number of axes of the tensor.
     stride
-        Step, on both axes of a map, between the positions whose squares, signs and products are
-        looked at. Mean and maximum are those of all positions.
+        Step, on both axes of a map, between the positions whose squares and signs are looked at.
+        Mean and maximum are those of all positions.
+    product_stride
+        The same for the products of channels, which second moments are made of.
     """
 
     tensor: str
@@ -72,6 +83,7 @@ class Tap:
     length: int
     rank: int
     stride: int = 1
+    product_stride: int = 1
 
     @property
     def reduced(self) -> tuple[int, ...]:
@@ -102,6 +114,7 @@ def augment(
     features: Sequence[str] = GATHERED,
     *,
     second: bool = False,
+    padded: bool = False,
     scores: str | None = None,
 ) -> onnx.ModelProto:
     """Copy a model and give the copy per-image scalars of the tapped tensors as outputs.
@@ -123,6 +136,8 @@ def augment(
         Names in `FEATURES`.
     second
         Also the second moments of each tensor's channels over the positions of the batch.
+    padded
+        Whether images may fill a batch up that are not to be seen in the second moments.
     scores
         An output (N, classes) of the model to append to the statistics.
 
@@ -133,9 +148,9 @@ def augment(
         (N, S C): for each of the S `statistics_of(features)` the channels of all taps in order,
         and then the scores. Statistics of float16, bfloat16 and double tensors are taken in
         float32 too. With `second`, then tap by tap the mean (length,), the centred co-moment
-        (length, length) and the number of positions that were looked at, (); and an input
-        `ROWS`, float32 (N,), which is 1 for the images of the batch that count and 0 for those
-        that fill it up.
+        (length, length) and the number of positions that were looked at, (); and, if `padded`, an
+        input `ROWS`, float32 (N,), which is 1 for the images of the batch that count and 0 for
+        those that fill it up.
 
     Raises
     ------
@@ -161,25 +176,23 @@ def augment(
     # ONNX Runtime walks back from its last node, and into the inputs that stand last first. In
     # this order it reduces a tensor as soon as it is there; in any other it keeps all to the end.
     for number, tap in reversed([*enumerate(taps)]):
-        places = Places(tap, f"{prefix}{number}", opset, mask)
+        places = Places(tap, f"{prefix}{number}", opset, mask, padded)
         graph.node.extend(places.statistics(statistics))
         if second:
             graph.node.extend(places.second_moments())
     if columns:
         graph.node.append(helper.make_node("Concat", columns, [prefix], axis=1))
-        shape = [None, None]
-        graph.output.append(helper.make_tensor_value_info(prefix, TensorProto.FLOAT, shape))
+        table = helper.make_tensor_value_info(prefix, TensorProto.FLOAT, [None, None])
+        graph.output.append(table)
     if second and taps:
-        rows = helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, [None])
-        graph.input.append(rows)
+        if padded:
+            rows = helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, [None])
+            graph.input.append(rows)
         for number, tap in enumerate(taps):
-            for name, axes in (("mean", 1), ("comoment", 2)):
-                info = helper.make_tensor_value_info(
-                    f"{prefix}{number}_second_{name}", TensorProto.FLOAT, [tap.length] * axes
-                )
-                graph.output.append(info)
-            info = helper.make_tensor_value_info(f"{prefix}{number}_count", TensorProto.FLOAT, [])
-            graph.output.append(info)
+            for name, axes in (("mean", 1), ("comoment", 2), ("count", 0)):
+                output = f"{prefix}{number}_second_{name}"
+                shape = [tap.length] * axes
+                graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
     return augmented
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ..graph.coupling import Coupling
     from ..model import Model
 
-DEFAULT_WITNESS = "sharp"
+DEFAULT_WITNESS = "fisher"
+"""The one that pruning and forgetting do best by (docs/bounds.md)."""
 
 MOST_BYTES = 4 * 2**30
 """Of one table of bounds; pairs of a thousand classes would take a hundred times as much."""

@@ -195,8 +195,11 @@ def _of_bins(bound: Callable[..., FloatArray]) -> BinnedBound:
 def quadratic(p: MomentLaws, q: MomentLaws) -> FloatArray:
     """Best affine witness on (mean, mean_square); see `bounds.fisher_bound`.
 
+        TV >= F / (2 + F),    F = D' (S_P + S_Q)^-1 D of the two features
+
     For neurons, whose mean over positions is the activation x itself, this is the best quadratic
-    polynomial of x as witness. Proof and cost are those of `fisher_bound` with two features.
+    polynomial of x as witness. Proof: that of `fisher_bound`. A bound for all laws. Cost: one 2 x 2
+    decomposition a pair.
     """
     return fisher_bound(p.mean, p.covariance, q.mean, q.covariance)
 
@@ -204,9 +207,11 @@ def quadratic(p: MomentLaws, q: MomentLaws) -> FloatArray:
 def robust(p: MomentLaws, q: MomentLaws) -> FloatArray:
     """T3 for the worst moments within confidence ellipsoids; see `mpm.robust_bound`.
 
-    The ellipsoids hold the true moments of both laws with probability `ROBUST_CONFIDENCE` if the
-    features are normal (`mpm.normal_radii`), for one component and class at a time. Proof: there.
-    The cost is that of `mpm.mpm_bound`.
+        TV >= k^2 / (1 + k^2),    k = max_w (|w'D| - shift_P b - shift_Q e)+ / (b' + e')
+
+    Proof: there. A bound only if the features are normal: then the ellipsoids (`mpm.normal_radii`)
+    hold the true moments of both laws with probability `ROBUST_CONFIDENCE`, for one component and
+    class at a time. Cost: that of `mpm.mpm_bound`.
     """
     each = 0.5 * (1.0 + ROBUST_CONFIDENCE)  # the error is shared between the two laws
     size = p.mean.shape[-1]
@@ -216,16 +221,25 @@ def robust(p: MomentLaws, q: MomentLaws) -> FloatArray:
 
 
 def gaussian(p: BinnedLaws, q: BinnedLaws) -> FloatArray:
-    """Kernel exp(-x^2 / 2 scale^2), constant on each bin; see `binned.kernel_bound`.
+    """Kernel f = exp(-x^2 / 2 scale^2), constant on each bin; see `binned.kernel_bound`.
 
-    A function of the bin is one of the feature, so nothing is approximated: the bound is exact for
-    this witness. The scale is the median norm (`binned.norm_scale`).
+        TV >= max(k^2 / (1 + k^2), |E_P f - E_Q f| / (max f - min f)),    k that of T3 for f
+
+    The scale is the median norm (`binned.norm_scale`); all is computed from logarithms. Proof: a
+    function of the bin is one of the feature, so nothing is approximated; T3 and T4 of f. A bound
+    for all laws. Cost: a few passes over the bins.
     """
     return kernel_bound(gaussian_exponent(p.edges), p.share, q.share)
 
 
 def exponential(p: BinnedLaws, q: BinnedLaws) -> FloatArray:
-    """Kernel exp(-|x| / scale), constant on each bin; see `gaussian`, `binned.kernel_bound`."""
+    """Kernel f = exp(-|x| / scale), constant on each bin; see `binned.kernel_bound`.
+
+        TV >= max(k^2 / (1 + k^2), |E_P f - E_Q f| / (max f - min f)),    k that of T3 for f
+
+    The published exp(-||A||), centred and scaled. Proof, as the scale: that of `gaussian`. A bound
+    for all laws. Cost: a few passes over the bins.
+    """
     return kernel_bound(exponential_exponent(p.edges), p.share, q.share)
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 ERASERS = {"svd": svd_eraser, "leace": leace_eraser}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Forgetting(Edit):
     """An edit that makes a model forget.
 

@@ -22,6 +22,7 @@ myst_enable_extensions = ["dollarmath"]
 
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 80

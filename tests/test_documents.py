@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -101,6 +102,11 @@ def pipeline(block: str, folder: Path) -> None:
     assert {hook["id"] for hook in hooks} <= HOOKS
 
 
+def data(block: str, folder: Path) -> None:
+    """It can be read."""
+    json.loads(block)
+
+
 def shell(block: str, folder: Path) -> None:
     """Installing is what CI does with the README's; here, that it is a script."""
     subprocess.run(["bash", "-n"], input=block, text=True, check=True)
@@ -112,7 +118,7 @@ def nothing(block: str, folder: Path) -> None:
 
 RUN = {
     "console": console, "python": python, "toml": recipe, "yaml": pipeline, "sh": shell,
-    "text": nothing, "{toctree}": nothing, "{eval-rst}": nothing,
+    "json": data, "text": nothing, "{toctree}": nothing, "{eval-rst}": nothing,
 }  # fmt: skip
 
 

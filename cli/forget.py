@@ -163,7 +163,7 @@ def command(
     file = None if head_only and not beside_model(model).is_file() else inputs.moments_file()
     gathered = dx.load_moments(file) if file is not None else None
     way.check_sources(gathered is not None, samples is not None)
-    names, chosen = find_columns(loaded, gathered, classes)
+    names, chosen = find_columns(loaded, gathered, classes, samples)
     output = output or beside(model, [names[k] for k in chosen], remove)
     check_output(loaded, output, force)
     reporting.check(report_to, force)

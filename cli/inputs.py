@@ -27,6 +27,11 @@ MOMENTS_SUFFIX = ".moments.safetensors"
 NEAR_CHANCE = 0.1
 """Share of the way from chance to perfection below which a model's accuracy is suspicious."""
 
+MEND = "give the right one with --preprocess or --class-map, or go on with --force"
+
+LOOKED_AT = 256
+"""Samples on which it is measured where nothing else needs the labels."""
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -102,6 +107,28 @@ class Inputs:
             )
         return dx.load_moments(file)
 
+    def require_sense(self, data: Dataset | None) -> None:
+        """Refuse labelled samples on which the model does hardly better than guessing.
+
+        For commands that need no labels, and would otherwise fit a model to images that are
+        prepared wrongly.
+
+        Raises
+        ------
+        DataError
+            If it does, unless forced.
+        """
+        if data is None or self.force or data.predicted or (data.labels < 0).any():
+            return
+        import numpy as np
+
+        few = data.take(np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).astype(np.int64))
+        settings = {"device": self.device, "batch_size": self.batch_size, "latency": False}
+        found = evaluate(self.screen, self.model, few, "looking at the data", **settings)
+        doubt = near_chance(self.model.path, found.top1, data)
+        if doubt is not None:
+            raise DataError(f"{doubt}; {MEND}")
+
     def provenance(self) -> str:
         """Where the moments come from, in words."""
         file = self.moments_file()
@@ -134,7 +161,7 @@ def calibrate(
     if moments.accuracy is not None:
         doubt = near_chance(model.path, moments.accuracy, data)
     if doubt is not None and whole and not force:
-        raise DataError(f"{doubt}; correct them, or go on with --force")
+        raise DataError(f"{doubt}; {MEND}")
     if doubt is not None:
         screen.warn(doubt)
     unseen = [name for name, n in zip(moments.class_names, moments.count, strict=True) if not n]

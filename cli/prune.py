@@ -135,6 +135,8 @@ def command(
     if needs_moments(criterion):
         provenance = inputs.provenance()
         gathered = inputs.gather(samples)
+    else:
+        inputs.require_sense(samples)
     with screen.progress("pruning") as progress:
         if hunt is not None and validation is not None:
             pruner = Pruner(

@@ -1,4 +1,4 @@
-"""The library in ten functions: what the command line does, for programs."""
+"""The public functions: what the command line does, for programs."""
 
 from __future__ import annotations
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from .calibration.runner import open_session, run_batches
 from .errors import UsageError
 from .graph.cost import count_parameters
+from .tables import Table, Tabular, facts, share
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .calibration.classifier import Classifier
     from .calibration.data import Dataset
@@ -31,8 +32,8 @@ LATENCY_SECONDS = 2.0
 MIN_RUNS, MAX_RUNS = 3, 200
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Tabular):
     """Accuracy, latency and size of a model.
 
     Attributes
@@ -63,6 +64,15 @@ class Evaluation:
     file_size: int
     parameters: int
     device: str
+
+    def tables(self) -> Iterator[Table]:
+        """All of it, and accuracy class by class."""
+        timed = {f"latency, batch {n}": f"{ms:.2f} ms" for n, ms in self.latency_ms.items()}
+        known = {"parameters": f"{self.parameters:,}", "bytes": f"{self.file_size:,}"}
+        yield facts("Evaluation", **{"top-1": share(self.top1)}, **known, **timed, on=self.device)
+        each = zip(self.class_names, self.count.tolist(), self.per_class.tolist(), strict=True)
+        rows = tuple((name, f"{count:,}", share(hits)) for name, count, hits in each)
+        yield Table("Top-1 accuracy by class", ("class", "images", "top-1"), rows)
 
     def accuracy_of(self, classes: Sequence[int]) -> float:
         """Share of the images of some classes that are put into the right one; NaN for none."""

@@ -12,9 +12,10 @@ from .graph.axes import Reach
 from .graph.cost import ParameterCount, count_macs
 from .graph.coupling import analyse
 from .graph.rules import find_barrier, find_rule
+from .tables import Table, Tabular, facts, share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from onnx import ValueInfoProto
 
@@ -57,8 +58,8 @@ class GroupInfo:
     tensors: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Tabular):
     """What `inspect` found.
 
     Attributes
@@ -96,6 +97,20 @@ class Inspection:
     unknown: dict[str, int]
     removable_share: float
     inexact_share: float
+
+    def tables(self) -> Iterator[Table]:
+        """What it costs, what can be removed, and what can't."""
+        yield facts(
+            "Inspection",
+            parameters=f"{self.parameters:,}",
+            MACs=None if self.macs is None else f"{self.macs:,}",
+            removable=f"{share(self.removable_share)} of the parameters at most",
+            no_rule=", ".join(self.unknown) or None,
+        )
+        rows = tuple((g.name, f"{g.components:,}", f"{g.size:,}") for g in self.groups)
+        yield Table("Groups", ("group", "components", "parameters of one"), rows)
+        held = tuple((p.where or "the graph", p.why, f"{p.indices:,}") for p in self.pinned)
+        yield Table("Held back", ("by", "because", "indices"), held, words=2)
 
 
 def inspect(model: Model) -> Inspection:

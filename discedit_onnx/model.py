@@ -20,6 +20,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from .branches import take_branches
 from .errors import ModelError, UsageError, first_line
 from .functions import inline_functions
+from .tables import Table, Tabular, facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,8 @@ FORMAT = "protobuf"
 """Whatever the file's name ends in, from which onnx would guess."""
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, repr=False)
+class Model(Tabular):
     """A model and the files that it came from.
 
     Attributes
@@ -53,6 +54,18 @@ class Model:
     path: Path
     external: tuple[Path, ...] = ()
     inlined: tuple[str, ...] = ()
+
+    def tables(self) -> Iterator[Table]:
+        """What it is called, takes and gives."""
+        graph = self.proto.graph
+        weights = {weight.name for weight in graph.initializer}
+        yield facts(
+            str(self.path),
+            inputs=", ".join(i.name for i in graph.input if i.name not in weights),
+            outputs=", ".join(o.name for o in graph.output),
+            nodes=f"{len(graph.node):,}",
+            IR_version=self.proto.ir_version,
+        )
 
     @cached_property
     def hash(self) -> str:

@@ -434,3 +434,31 @@ def test_inspect_puts_holders_of_the_same_weights_together(run):
     text = ran(run("inspect", ROOT / "sample_models/fashion_vit.onnx"))
     assert "node_layer_norm and 8 more" in " ".join(text.split())
     assert "prune --inexact would free up to 99.7 %" in text
+
+
+def test_a_class_by_the_name_of_its_folder(run, few, tmp_path):
+    """Where the model names no classes, the data do; moments are only gathered later."""
+    proto = onnx.load(few / "fashion_vgg.onnx")
+    kept = [p for p in proto.metadata_props if p.key != "discedit.class_names"]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    model = tmp_path / "unnamed.onnx"
+    onnx.save(proto, model)
+    arguments = ["forget", model, "--data", few / "fashion_mnist/test", "--level", "head"]
+    result = run(*arguments, "--class", "dress", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.stderr
+    assert "unnamed.onnx without dress" in result.stdout
+
+
+def test_least_squares_on_images_that_are_prepared_wrongly(run, few, tmp_path):
+    """No labels are needed, but where there are some they can say that something is wrong."""
+    arguments = ["prune", few / "fashion_vgg.onnx", "--data", few / "fashion_mnist/calibration"]
+    arguments += ["--sparsity", "0.1", "-o", tmp_path / "p.onnx"]
+    (tmp_path / "wrong.json").write_text('{"image_mean": [9.0], "image_std": [0.01]}')
+    result = run(*arguments, "--preprocess", tmp_path / "wrong.json")
+    assert result.exit_code == 4, result.stdout
+    assert "near chance" in result.stderr
+    assert "--preprocess" in result.stderr
+    assert not (tmp_path / "p.onnx").exists()
+    forced = run(*arguments, "--preprocess", tmp_path / "wrong.json", "--force")
+    assert forced.exit_code == 0, forced.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import shlex
@@ -11,29 +13,35 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from discedit_onnx.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))
+]  # fmt: skip
+FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+HOOKS = {hook["id"] for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
 
 
-def blocks(kind: str) -> list[str]:
-    return [
-        body
-        for document in DOCUMENTS
-        for found, body in FENCE.findall(document.read_text(encoding="utf-8"))
-        if found == kind
-    ]
+def blocks(document: Path) -> list[tuple[str, str]]:
+    """Kind and text of each."""
+    return FENCE.findall(document.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """What the examples find: a model, calibration images, test images."""
-    place = tmp_path_factory.mktemp("examples")
-    shutil.copy(ROOT / "sample_models/fashion_resnet20.onnx", place / "model.onnx")
+CALIBRATE = "discedit-onnx calibrate model.onnx --data calibration/"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What the examples find: models, calibration images, test images."""
+    for name, model in {"model": "resnet20", "vit": "vit"}.items():
+        shutil.copy(ROOT / f"sample_models/fashion_{model}.onnx", tmp_path / f"{name}.onnx")
     for name in ("calibration", "test"):
-        (place / name).symlink_to(ROOT / "sample_models/fashion_mnist" / name)
-    return place
+        (tmp_path / name).symlink_to(ROOT / "sample_models/fashion_mnist" / name)
+    return tmp_path
 
 
 def run(command: str, folder: Path) -> str:
@@ -60,25 +68,98 @@ def words(text: str) -> list[tuple[str, ...]]:
     return [line for line in lines if line]
 
 
-def test_console_examples_print_what_is_written(folder):
-    """In the order of the documents: later commands use the files of earlier ones."""
-    seen = 0
-    for block in blocks("console"):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, written = part.partition("\n")
-            printed = words(run(command, folder))
-            for line in words(written):
-                assert line in printed, f"{command}: {line} is not printed:\n{printed}"
-            seen += 1
-    assert seen >= 8, "the README shows each command"
+def console(block: str, folder: Path) -> None:
+    """Each command prints the lines that are written under it."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, written = part.partition("\n")
+        printed = words(run(command, folder))
+        for line in words(written):
+            assert line in printed, f"{command}: {line} is not printed:\n{printed}"
 
 
-def test_python_examples_run(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    examples = blocks("python")
-    assert examples
-    for example in examples:
-        exec(compile(example, "README.md", "exec"), {"__name__": "example"})
+def python(block: str, folder: Path) -> None:
+    """Run in a process of its own, as a reader would."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", block],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def recipe(block: str, folder: Path) -> None:
+    """Saved as recipe.toml, and run."""
+    (folder / "recipe.toml").write_text(block, encoding="utf-8")
+    run("discedit-onnx run recipe.toml", folder)
+
+
+def pipeline(block: str, folder: Path) -> None:
+    """It gives the action what it takes, and names commands and hooks that there are."""
+    found = yaml.safe_load(block)
+    steps = [step for job in found.get("jobs", {}).values() for step in job["steps"]]
+    ours = [step["with"] for step in steps if "discedit-onnx" in step.get("uses", "")]
+    hooks = [hook for repo in found.get("repos", []) for hook in repo["hooks"]]
+    assert ours or hooks
+    for given in ours:
+        assert set(given) <= set(ACTION["inputs"])
+        assert shlex.split(given["arguments"])[0] in COMMANDS
+    assert {hook["id"] for hook in hooks} <= HOOKS
+
+
+def data(block: str, folder: Path) -> None:
+    """It can be read."""
+    json.loads(block)
+
+
+def shell(block: str, folder: Path) -> None:
+    """Installing is what CI does with the README's; here, that it is a script."""
+    subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+def nothing(block: str, folder: Path) -> None:
+    """The site's build reads it, and fails where it is wrong; or it is a drawing."""
+
+
+RUN = {
+    "console": console, "python": python, "toml": recipe, "yaml": pipeline, "sh": shell,
+    "json": data, "text": nothing, "{toctree}": nothing, "{eval-rst}": nothing,
+}  # fmt: skip
+
+
+def missing(document: Path) -> list[str]:
+    """Packages that its examples import, and that are not here."""
+    found = [body for kind, body in blocks(document) if kind == "python"]
+    names = re.findall(r"^(?:import|from) (\w+)", "\n".join(found), re.MULTILINE)
+    return sorted({name for name in names if importlib.util.find_spec(name) is None})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_every_block_runs(document, folder):
+    """In the order of the document: later blocks use the files of earlier ones."""
+    if missing(document):
+        pytest.skip(f"{document.name}: needs {', '.join(missing(document))}")
+    text = document.read_text(encoding="utf-8")
+    if CALIBRATE not in text and "[calibrate]" not in text:
+        run(CALIBRATE, folder)  # moments lie beside the model, as the README left them
+    for kind, body in blocks(document):
+        RUN[kind](body, folder)
+
+
+def test_the_readme_shows_most_commands():
+    shown = {
+        c for _, body in blocks(DOCUMENTS[0]) for c in re.findall(r"^\$ \S+ (\S+)", body, re.M)
+    }
+    assert len(shown) >= 8
+    assert shown <= set(COMMANDS)
+
+
+def test_the_site_has_every_page():
+    """Sphinx refuses a page that is in no table of contents; here, that each is in one only."""
+    listed = re.findall(
+        r"^[\w-]+$",
+        "\n".join(body for kind, body in blocks(ROOT / "docs/index.md") if kind == "{toctree}"),
+        re.M,
+    )
+    assert sorted(listed) == sorted(p.stem for p in DOCUMENTS[2:] if p.stem != "index")
 
 
 def test_links_between_documents_lead_somewhere():

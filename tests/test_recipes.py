@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import tomllib
@@ -247,17 +246,6 @@ def test_nothing_begins_where_a_later_step_is_wrong(run, folder):
     assert result.exit_code == 2
     assert "r.toml:6: " in result.stderr
     assert not (folder / "p.onnx").exists()
-
-
-def test_recipes_in_the_documents_can_be_run():
-    found = [
-        body
-        for document in ROOT.glob("docs/*.md")
-        for body in re.findall(r"^```toml\n(.*?)^```$", document.read_text(), re.M | re.S)
-    ]
-    assert found
-    for text in found:
-        assert planned(text)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

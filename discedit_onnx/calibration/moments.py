@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..tables import Table, Tabular, facts, share
 from . import histograms, second
 from .sums import FloatArray, Sums, combine
 from .taps import GATHERED, Tap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from .histograms import Histograms
@@ -29,8 +30,8 @@ POOLED = -1
 """Class index of the entry that holds all images of the classes that are not kept one by one."""
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments(Tabular):
     """First and second moments of per-image features, by class and by channel.
 
     A sample is an image; its features are a few scalars per channel (`taps.FEATURES`). Channels
@@ -77,6 +78,19 @@ class Moments:
     correct: int | None = None
     histograms: Histograms | None = None
     second: Mapping[str, SecondMoments] = field(default_factory=dict)
+
+    def tables(self) -> Iterator[Table]:
+        """What they are of, and how many images of each class."""
+        yield facts(
+            "Moments",
+            of=f"model {self.source[:12]}...",
+            channels=f"{self.mean.shape[1]:,} in {len(self.taps)} tensors",
+            features=", ".join(self.features),
+            accuracy=None if self.accuracy is None else share(self.accuracy),
+        )
+        counted = zip(self.class_names, self.count.tolist(), strict=True)
+        rows = tuple((name, f"{count:,}") for name, count in counted)
+        yield Table("Images", ("class", "images"), rows)
 
     @classmethod
     def empty(

@@ -11,12 +11,14 @@ from ..errors import DataError
 from ..graph.cost import ParameterCount
 from ..graph.coupling import analyse
 from ..model import save
+from ..tables import Table, Tabular, facts, share
 from .lineage import inscribe
 from .plan import plan_removal, plan_zeroing
 from .surgery import apply
 from .verify import Equality, compare, random_feeds, reference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import onnx
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from .plan import Bias, Cut, Plan, Update, Zero
 
 
-@dataclass(frozen=True, eq=False)
-class Edit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Edit(Tabular):
     """An edited model, not yet written.
 
     Attributes
@@ -64,6 +66,19 @@ class Edit:
         """Share of the parameters that was removed."""
         before, after = self.parameters
         return 1 - after / before if before else 0.0
+
+    def tables(self) -> Iterator[Table]:
+        """What it came to, and what is left of each group."""
+        before, after = self.parameters
+        found = self.equality
+        yield facts(
+            f"{self.source.path}, edited",
+            parameters=f"{before:,} -> {after:,} ({share(-self.sparsity)})",
+            exact=self.plan.exact,
+            deviation=f"{found.deviation:.1e}, on {found.samples} {found.origin}",
+        )
+        rows = tuple((name, f"{all_:,}", f"{left:,}") for name, all_, left in self.groups)
+        yield Table("Components by group", ("group", "before", "left"), rows)
 
     def save(self, path: str | Path, force: bool = False) -> None:
         """Write the edited model, and where it comes from; see `discedit_onnx.model.save`."""

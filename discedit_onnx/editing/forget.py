@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 ERASERS = {"svd": svd_eraser, "leace": leace_eraser}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Forgetting(Edit):
     """An edit that makes a model forget.
 
@@ -127,7 +127,7 @@ def forget(
     if way.level == "features" and moments is None and data is not None:
         moments = calibrate(model, data, taps_of(model), device=device)
     coupling = analyse(model.proto)
-    names, chosen = find_columns(model, moments, classes)
+    names, chosen = find_columns(model, moments, classes, data)
     known = classifier_of(model)
     head = find_head(coupling.view, known.output, known.num_classes)
     edit = _Job(model, coupling, head, way, chosen, moments, data, device).done()
@@ -149,9 +149,14 @@ def _labelled(model: Model, data: Dataset, device: str) -> Dataset:
 
 
 def find_columns(
-    model: Model, moments: Moments | None, classes: Sequence[int | str]
+    model: Model,
+    moments: Moments | None,
+    classes: Sequence[int | str],
+    data: Dataset | None = None,
 ) -> tuple[tuple[str, ...], list[int]]:
     """Names of all columns of the head, and the columns to be forgotten.
+
+    Names are those in the model; else those of the moments; else those of the data.
 
     Raises
     ------
@@ -161,7 +166,7 @@ def find_columns(
         If the moments are of another model, or do not tell the class from others.
     """
     count = classifier_of(model).num_classes
-    names = [str(k) for k in range(count)]
+    names = [str(k) for k in range(count)] if data is None else list(data.class_names)
     if moments is not None:
         if moments.source != model.hash:
             raise DataError(f"the moments are of another model; calibrate {model.path} again")

@@ -11,12 +11,13 @@ import numpy as np
 
 from ..calibration.placement import tap_components
 from ..errors import DataError, UsageError
+from ..tables import Table, Tabular
 from .certificates import CERTIFIED_BY, certify
 from .comparison import Comparison, OneVsRest, Pairs, single_classes
 from .witness import WITNESSES, find_witness, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,8 +33,8 @@ MOST_BYTES = 4 * 2**30
 """Of one table of bounds; pairs of a thousand classes would take a hundred times as much."""
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Tabular):
     """Bounds of one witness, where components are consumed.
 
     A component may be consumed in several tensors (a residual spine is), and thus have several
@@ -88,6 +89,18 @@ class Scores:
             tap.tensor: slice(end - tap.length, end)
             for tap, end in zip(self.taps, ends, strict=True)
         }
+
+    def tables(self) -> Iterator[Table]:
+        """Mean bounds, layers by comparisons."""
+        columns = tuple(a if b == "rest" else f"{a} / {b}" for a, b in self.sides)
+        means = [(t, self.bounds[self.slices[t.tensor]].mean(axis=0)) for t in self.taps]
+        rows = tuple(
+            (tap.tensor, f"{tap.length:,}", *(f"{bound:.2f}" for bound in mean))
+            for tap, mean in means
+        )
+        kind = "estimates" if self.confidence is None else f"confidence {self.confidence:g}"
+        title = f"Bounds by {self.witness} ({kind}), mean over the channels of each layer"
+        yield Table(title, ("layer", "channels", *columns), rows)
 
     def per_component(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The largest value over the channels of each component.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .patches import Window, unfold
+from .patches import POINT, Window, unfold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +54,17 @@ class Layer:
     def channel_axis(self) -> int:
         """Axis of input and output that carries the channels: 1 of maps, else the last."""
         return 1 if self.window is not None else -1
+
+    @property
+    def slid(self) -> Window:
+        """The window, of one place where there is none."""
+        return self.window or POINT
+
+    def as_map(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
+        """An input or output as (N, C, spatial axes...); all places of a sequence are one axis."""
+        if self.window is not None:
+            return x
+        return np.moveaxis(x.reshape(len(x), -1, x.shape[-1]), -1, 1)
 
     def positions(self, x: NDArray[np.floating]) -> int:
         """Places of one image at which the layer gives an output."""

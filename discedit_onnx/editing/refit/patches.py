@@ -46,6 +46,10 @@ class Window:
         )
 
 
+POINT = Window((1,), (1,), (1,), ((0, 0),), (1,))
+"""A window of one place, as a matrix product has."""
+
+
 def unfold(
     x: NDArray[np.floating], window: Window, groups: int, at: NDArray[np.int64]
 ) -> NDArray[np.floating]:

@@ -15,7 +15,10 @@ from ..surgery import apply, store
 from .batches import images_in
 from .equations import Fit, Rows, fit_bias, fit_rows
 from .goals import find_goal
+from .joint import Joint, Side
 from .layers import find_layers
+from .pairs import find_pairs
+from .regions import look
 from .sampling import sample
 from .stages import Walk
 
@@ -27,13 +30,22 @@ if TYPE_CHECKING:
     from ...graph.coupling import Coupling
     from ..plan import Plan
     from .goals import Goal
+    from .joint import Regions
     from .layers import Layer
+    from .pairs import Pair
 
     Feeds = Mapping[str, NDArray[Any]]
-    Values = Iterator[list[NDArray[Any]]]
+    Placed = tuple[Layer, Layer, Goal]
+    """A layer, the same in the pruned network, and its goal."""
 
 EQUAL = 1e-10
 """Squared error, relative to the aim's variance, below which a layer gives what it gave."""
+
+SMALL = 3e-4
+"""An error so small that nothing is to be gained by the layer before."""
+
+TURNS = 3
+"""Times that two layers in a row are refitted in turn."""
 
 
 @dataclass(frozen=True)
@@ -111,36 +123,163 @@ def refit(
     progress
         Called with the layers done and all.
     """
-    view = coupling.view
-    layers = find_layers(view)
-    biases = _zero_biases(coupling, removed, layers)
-    current = apply(view.proto, replace(plan, biases=biases))
-    cut = {layer.output: layer for layer in find_layers(View(current))}
-    above, below = (Walk(view, batches, device) for _ in range(2))
-    images = images_in(batches)
-    repairs, fitted = [], []
-    solve = fit_bias if bias_only else fit_rows
-    for number, layer in enumerate(layers):
-        goal, left = find_goal(view, layer), cut[layer.output]
-        if not _whole_but_channels(coupling, removed, goal.tensor, layer.channel_axis):
-            continue
-        aims = above.run(view.proto, [goal.tensor])
-        inputs = below.run(current, [layer.input, *filter(None, [goal.other])])
-        rows, held_out = _rows(coupling, removed, left, goal, aims, inputs, images, seed)
-        start = _values(current, left)
-        spread = rows.spread()
-        if rows.error(start) > EQUAL * spread:
-            fit, before, after = solve(rows, held_out, start)
-            if after < before:
-                _put(current, left, fit)
-                fitted.append((layer, left, goal))
-            repairs.append(Repair(layer.weight, before / spread, after / spread))
-        node = view.producer[layer.output].index + 1
-        above.advance(view.proto, node)
-        below.advance(current, node)
+    work = _Work(
+        coupling, removed, plan, batches, fit_bias if bias_only else fit_rows, device, seed
+    )
+    pairs = {} if bias_only else find_pairs(coupling.view, work.layers)
+    firsts = {pair.first.node for pair in pairs.values()}
+    for number, layer in enumerate(work.layers):
+        error = work.refit(layer)
+        if error > SMALL and layer.node in pairs:
+            work.refit_both(pairs[layer.node], error)
+        work.advance(layer, hold=layer.node in firsts)
         if progress is not None:
-            progress(number + 1, len(layers))
-    return _collected(current, coupling, removed, fitted, tuple(repairs))
+            progress(number + 1, len(work.layers))
+    return work.collected()
+
+
+class _Work:
+    """The pruned network as far as it is refitted, beside the dense one.
+
+    Parameters
+    ----------
+    coupling, removed, plan, batches, device, seed
+        As in `refit`.
+    solve
+        Fits one layer.
+    """
+
+    def __init__(
+        self,
+        coupling: Coupling,
+        removed: NDArray[np.bool_],
+        plan: Plan,
+        batches: Sequence[Feeds],
+        solve: Callable[[Rows, NDArray[np.bool_], Fit], tuple[Fit, float, float]],
+        device: str,
+        seed: int,
+    ) -> None:
+        self._coupling, self._removed, self._view = coupling, removed, coupling.view
+        self.layers = find_layers(self._view)
+        biases = _zero_biases(coupling, removed, self.layers)
+        self._current = apply(self._view.proto, replace(plan, biases=biases))
+        self._left = {layer.output: layer for layer in find_layers(View(self._current))}
+        self._above, self._below = (Walk(self._view, batches, device) for _ in range(2))
+        self._images, self._seed, self._solve = images_in(batches), seed, solve
+        self._repairs: dict[str, Repair] = {}
+        self._fitted: dict[str, tuple[Layer, Layer, Goal]] = {}
+
+    def refit(self, layer: Layer) -> float:
+        """Refit one layer; its error afterwards, relative to the variance of the aim."""
+        goal, left = find_goal(self._view, layer), self._left[layer.output]
+        if not _whole_but_channels(self._coupling, self._removed, goal.tensor, layer.channel_axis):
+            return 0.0
+        rows, held_out = self._rows(layer, left, goal)
+        start = _values(self._current, left)
+        spread = rows.spread()
+        if not rows.error(start) > EQUAL * spread:
+            return 0.0
+        fit, before, after = self._solve(rows, held_out, start)
+        if after < before:
+            self._put(layer, left, goal, fit)
+        first = self._repairs.get(layer.node)
+        begun = before / spread if first is None else first.before
+        self._repairs[layer.node] = Repair(layer.weight, begun, after / spread)
+        return after / spread
+
+    def refit_both(self, pair: Pair, error: float) -> None:
+        """Refit the layer before one as that one needs it, and it again, while that helps."""
+        both = [
+            (layer, self._left[layer.output], goal)
+            for layer, goal in (
+                (pair.first, pair.goal),
+                (pair.second, find_goal(self._view, pair.second)),
+            )
+        ]
+        regions, joint = self._joint(pair, *both)
+        for _ in range(TURNS):
+            kept = [_values(self._current, left) for _, left, _ in both]
+            repair = self._repairs[pair.second.node]
+            found = joint.improve(regions, *kept)
+            if found is None:
+                return
+            self._put(*both[0], found)
+            after = self.refit(pair.second)
+            if not after < error:
+                for place, values in zip(both, kept, strict=True):
+                    self._put(*place, values)
+                self._repairs[pair.second.node] = repair
+                return
+            error = after
+
+    def advance(self, layer: Layer, hold: bool) -> None:
+        """Go on behind a layer; with `hold`, let the pruned network run it again later."""
+        after = self._view.producer[layer.output].index + 1
+        self._above.advance(self._view.proto, after)
+        held = self._view.producer[layer.node].index if hold else after
+        self._below.advance(self._current, held)
+
+    def collected(self) -> Refit:
+        """The new values, for layers as they were and as they are in the refitted model."""
+        found = tuple(self._fitted.values())
+        repairs = tuple(self._repairs.values())
+        return _collected(self._current, self._coupling, self._removed, found, repairs)
+
+    def _put(self, layer: Layer, left: Layer, goal: Goal, fit: Fit) -> None:
+        """Give a layer other values."""
+        tensors = weight_tensors(self._current)
+        assert left.bias is not None
+        old = numpy_helper.to_array(tensors[left.weight])
+        new = left.weight_of(fit.matrix, old.shape).astype(old.dtype)
+        store(tensors[left.weight], new)
+        store(tensors[left.bias], fit.bias.reshape(-1).astype(old.dtype))
+        self._fitted[layer.node] = (layer, left, goal)
+
+    def _kept(self, name: str, axis: int) -> NDArray[np.bool_] | None:
+        return _kept(self._coupling, self._removed, name, axis)
+
+    def _aims(self, goal: Goal, axis: int) -> Iterator[NDArray[Any]]:
+        """What the dense network has where a layer is needed, of the channels that are left."""
+        keep = self._kept(goal.tensor, axis)
+        for (aim,) in self._above.run(self._view.proto, [goal.tensor]):
+            yield aim if keep is None else np.compress(keep, aim, axis=axis)
+
+    def _of_left(
+        self, goal: Goal, axis: int, *values: NDArray[np.float64]
+    ) -> list[NDArray[np.float32]]:
+        """Of values behind a layer, (channels,) or (1,), those of the channels that are left."""
+        keep = self._kept(goal.tensor, axis)
+        return [(v if keep is None or len(v) == 1 else v[keep]).astype(np.float32) for v in values]
+
+    def _rows(self, layer: Layer, left: Layer, goal: Goal) -> tuple[Rows, NDArray[np.bool_]]:
+        """Sampled rows of a layer, and which of them are held out."""
+        aims = self._aims(goal, layer.channel_axis)
+        inputs = self._below.run(self._current, [layer.input, *filter(None, [goal.other])])
+        batches = ((x, [aim, *others]) for aim, (x, *others) in zip(aims, inputs, strict=True))
+        found = sample(left, batches, self._images, self._seed)
+        scale, shift = (
+            v.reshape(left.groups if len(v) > 1 else 1, 1, -1)
+            for v in self._of_left(goal, layer.channel_axis, goal.steerable, goal.shift)
+        )
+        other = found.tensors[1] + shift if goal.other else shift
+        rows = Rows(found.x, found.tensors[0], other, scale, goal.low, goal.high)
+        return rows, found.held_out
+
+    def _joint(self, pair: Pair, first: Placed, second: Placed) -> tuple[Regions, Joint]:
+        """A pair with one goal, and what it is fitted on."""
+        axis, goal = pair.second.channel_axis, second[2]
+        names = [pair.first.input, *filter(None, [goal.other])]
+        inputs = self._below.run(self._current, names)
+        batches = (
+            (x, aim, others[0] if others else None)
+            for aim, (x, *others) in zip(self._aims(goal, axis), inputs, strict=True)
+        )
+        regions, *slides = look(first[1], second[1], batches, self._images, self._seed)
+        begin, end = (
+            Side(slide, *self._of_left(goal, axis, goal.scale, goal.shift))
+            for slide, goal in zip(slides, (pair.goal, goal), strict=True)
+        )
+        return regions, Joint(begin, end, pair.bend, goal.low, goal.high)
 
 
 def _values(model: onnx.ModelProto, layer: Layer) -> Fit:
@@ -150,16 +289,6 @@ def _values(model: onnx.ModelProto, layer: Layer) -> Fit:
     weight, bias = (numpy_helper.to_array(tensors[name]) for name in (layer.weight, layer.bias))
     matrix = layer.matrix(weight.astype(np.float64)).astype(np.float64)
     return Fit(matrix, bias.astype(np.float64).reshape(layer.groups, -1))
-
-
-def _put(model: onnx.ModelProto, layer: Layer, fit: Fit) -> None:
-    """Give a layer others."""
-    tensors = weight_tensors(model)
-    assert layer.bias is not None
-    old = numpy_helper.to_array(tensors[layer.weight])
-    new = layer.weight_of(fit.matrix, old.shape).astype(old.dtype)
-    store(tensors[layer.weight], new)
-    store(tensors[layer.bias], fit.bias.reshape(-1).astype(old.dtype))
 
 
 def missing_biases(view: View) -> int:
@@ -213,35 +342,6 @@ def _collected(
         else:
             biases.append(Bias(layer.node, bias))
     return Refit(tuple(updates), tuple(biases), repairs)
-
-
-def _rows(
-    coupling: Coupling,
-    removed: NDArray[np.bool_],
-    layer: Layer,
-    goal: Goal,
-    aims: Values,
-    inputs: Values,
-    images: int,
-    seed: int,
-) -> tuple[Rows, NDArray[np.bool_]]:
-    """Sampled rows of a layer, and which of them are held out."""
-    keep = _kept(coupling, removed, goal.tensor, layer.channel_axis)
-
-    def batches() -> Iterator[tuple[NDArray[Any], list[NDArray[Any]]]]:
-        for (aim,), (x, *others) in zip(aims, inputs, strict=True):
-            left = aim if keep is None else np.compress(keep, aim, axis=layer.channel_axis)
-            yield x, [left, *others]
-
-    found = sample(layer, batches(), images, seed)
-    scale, shift = (
-        (v if keep is None or len(v) == 1 else v[keep]).astype(np.float32)
-        for v in (goal.steerable, goal.shift)
-    )
-    scale, shift = (v.reshape(layer.groups if len(v) > 1 else 1, 1, -1) for v in (scale, shift))
-    other = found.tensors[1] + shift if goal.other else shift
-    rows = Rows(found.x, found.tensors[0], other, scale, goal.low, goal.high)
-    return rows, found.held_out
 
 
 def _whole_but_channels(

@@ -68,17 +68,19 @@ def sample(
         parts.append(found)
         rows.append(np.full(found[0].shape[1] // count, count))
     x, *tensors = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    return Sample(x, tuple(tensors), _held_out(np.concatenate(rows), images))
+    each = np.concatenate(rows)
+    return Sample(x, tuple(tensors), np.repeat(held_out(len(each), images), each))
 
 
-def _held_out(rows: NDArray[np.int64], images: int) -> NDArray[np.bool_]:
-    """Rows to judge by, for those of each entry of the leading axis, shape (entries,).
+def held_out(entries: int, images: int) -> NDArray[np.bool_]:
+    """Which entries of the leading axis are those of images to judge by, shape (entries,).
 
     An image has several entries where batch and sequence are merged.
     """
-    image = np.arange(len(rows)) * images // len(rows)
+    image = np.arange(entries) * images // entries
     every = max(2, min(HELD_OUT, images))
-    return np.repeat(image % every == every - 1, rows)
+    judged: NDArray[np.bool_] = image % every == every - 1
+    return judged
 
 
 def _parts(

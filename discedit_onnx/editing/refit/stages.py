@@ -48,7 +48,7 @@ class Walk:
         if not new:
             yield from ([held[name] for name in names] for held in self._held)
             return
-        part = self._stage(proto, new)
+        part = extract(self._view, proto, self._held[0], new)
         inputs = [value.name for value in part.graph.input]
         with open_session(part, self._device) as session:
             for held in self._held:
@@ -85,27 +85,43 @@ class Walk:
             if name in view.inputs or (name in view.varying and view.producer[name].index < node)
         ]
 
-    def _stage(self, proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-        """The part of a model that computes some tensors from what is held."""
-        graph = proto.graph
-        nodes, read = _needed(graph, set(outputs), set(self._held[0]))
-        part = onnx.ModelProto(ir_version=proto.ir_version)
-        part.opset_import.extend(proto.opset_import)
-        part.functions.extend(proto.functions)
-        part.graph.name = graph.name
-        own = {value.name: value for value in graph.input}
-        for name in self._held[0]:
-            if name in read:
-                kind = self._view.element_type(name)
-                info = own.get(name) or helper.make_tensor_value_info(name, kind, None)
-                part.graph.input.append(info)
-        part.graph.initializer.extend(t for t in graph.initializer if t.name in read)
-        part.graph.sparse_initializer.extend(
-            t for t in graph.sparse_initializer if t.values.name in read
-        )
-        part.graph.node.extend(nodes)
-        part.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
-        return part
+
+def extract(
+    view: View, proto: onnx.ModelProto, given: Collection[str], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """The part of a model that computes some tensors from others.
+
+    Parameters
+    ----------
+    view
+        Knows the types of the tensors.
+    proto
+        Has the nodes and the weights.
+    given
+        Tensors that there are; those that are read become inputs.
+    outputs
+        Tensors that are wanted.
+    """
+    graph = proto.graph
+    nodes, read = _needed(graph, set(outputs), set(given))
+    part = onnx.ModelProto(ir_version=proto.ir_version)
+    part.opset_import.extend(proto.opset_import)
+    part.functions.extend(proto.functions)
+    part.graph.name = graph.name
+    own = {value.name: value for value in graph.input}
+    for name in given:
+        if name in read:
+            info = own.get(name)
+            if info is None:
+                info = helper.make_tensor_value_info(name, view.element_type(name), None)
+            part.graph.input.append(info)
+    part.graph.initializer.extend(t for t in graph.initializer if t.name in read)
+    part.graph.sparse_initializer.extend(
+        t for t in graph.sparse_initializer if t.values.name in read
+    )
+    part.graph.node.extend(nodes)
+    part.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
+    return part
 
 
 def _needed(

@@ -31,7 +31,7 @@ def results(few):
 
 
 WORDS = {
-    "model": "logits", "inspection": "273,658", "moments": "dress", "scores": "sharp",
+    "model": "logits", "inspection": "273,658", "moments": "dress", "scores": "fisher",
     "edit": "273,658 ->", "forgetting": "273,658 ->", "evaluation": "ankle-boot",
 }  # fmt: skip
 

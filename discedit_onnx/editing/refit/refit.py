@@ -127,12 +127,12 @@ def refit(
         coupling, removed, plan, batches, fit_bias if bias_only else fit_rows, device, seed
     )
     pairs = {} if bias_only else find_pairs(coupling.view, work.layers)
-    firsts = {pair.first.node for pair in pairs.values()}
+    work.hold(pair.first for pair in pairs.values())
     for number, layer in enumerate(work.layers):
         error = work.refit(layer)
         if error > SMALL and layer.node in pairs:
             work.refit_both(pairs[layer.node], error)
-        work.advance(layer, hold=layer.node in firsts)
+        work.advance(layer, done=pairs.get(layer.node))
         if progress is not None:
             progress(number + 1, len(work.layers))
     return work.collected()
@@ -166,8 +166,13 @@ class _Work:
         self._left = {layer.output: layer for layer in find_layers(View(self._current))}
         self._above, self._below = (Walk(self._view, batches, device) for _ in range(2))
         self._images, self._seed, self._solve = images_in(batches), seed, solve
+        self._held: set[int] = set()
         self._repairs: dict[str, Repair] = {}
         self._fitted: dict[str, tuple[Layer, Layer, Goal]] = {}
+
+    def hold(self, layers: Iterable[Layer]) -> None:
+        """Keep the inputs of these layers until the pairs that they begin are done."""
+        self._held = {self._view.producer[layer.node].index for layer in layers}
 
     def refit(self, layer: Layer) -> float:
         """Refit one layer; its error afterwards, relative to the variance of the aim."""
@@ -212,12 +217,13 @@ class _Work:
                 return
             error = after
 
-    def advance(self, layer: Layer, hold: bool) -> None:
-        """Go on behind a layer; with `hold`, let the pruned network run it again later."""
+    def advance(self, layer: Layer, done: Pair | None) -> None:
+        """Go on behind a layer, but for what is run again where pairs are not done yet."""
+        if done is not None:
+            self._held.discard(self._view.producer[done.first.node].index)
         after = self._view.producer[layer.output].index + 1
         self._above.advance(self._view.proto, after)
-        held = self._view.producer[layer.node].index if hold else after
-        self._below.advance(self._current, held)
+        self._below.advance(self._current, min({after, *self._held}))
 
     def collected(self) -> Refit:
         """The new values, for layers as they were and as they are in the refitted model."""

@@ -39,15 +39,17 @@ if TYPE_CHECKING:
     "--criterion",
     help="What components are ranked by: least-squares (what the rest makes up for best, on "
     "--data, no labels needed); a witness (t1, fisher, quadratic, sharp, mpm, "
-    "mpm-paper, robust, hellinger, gaussian, exponential, threshold, histogram); or "
-    "l1, l2, random, which need no calibration.  [default: least-squares with --data alone, else "
+    "mpm-paper, robust, hellinger, gaussian, exponential, threshold, histogram), which may name "
+    "how classes are joined, as fisher:top-3; energy; l1, l2, random, which need no calibration; "
+    "or a product, as 'fisher*energy^0.5'.  [default: least-squares with --data alone, else "
     "fisher]",
 )
 @click.option(
     "--refit",
-    type=click.Choice(["off", "bias", "patch"]),
+    type=click.Choice(["off", "bias", "channel", "patch"]),
     help="Give what is left the weights that bring it nearest to MODEL, in closed form, on --data: "
-    "patch all of them, bias the biases only.  [default: patch with --data alone, else off]",
+    "patch by all that they read, channel by one place of it at a time, bias the biases only.  "
+    "[default: patch with --data alone, else off]",
 )
 @budgets.limits
 @click.option(

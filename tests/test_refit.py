@@ -97,14 +97,15 @@ def twins(op, norm=False, bias=True):
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "Gemm", "MatMul"])
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_what_the_rest_can_say_is_restored(op, norm, bias, tmp_path):
+@pytest.mark.parametrize("kind", ["channel", "patch"])
+def test_what_the_rest_can_say_is_restored(op, norm, bias, kind, tmp_path):
     """A channel that is a copy of one that stays costs nothing, whatever consumes it."""
     proto, weight, axis = twins(op, norm, bias)
     model, coupling = loaded(proto, tmp_path), analyse(proto)
     removed = np.zeros(coupling.size, dtype=bool)
     removed[component(coupling, weight, axis, 1)] = True
     feeds = batches(model)
-    edit, new = removed_with_refit(model, removed, feeds)
+    edit, new = removed_with_refit(model, removed, feeds, kind=kind)
     assert edit.parameters[1] < edit.parameters[0]
     dense, pruned = outputs(proto, feeds), outputs(edit.proto, feeds)
     assert ((dense - pruned) ** 2).mean() < 1e-4 * dense.var()
@@ -158,10 +159,8 @@ def test_refitted_models_of_all_kinds_equal_the_masked_refitted_ones(seed, tmp_p
         for group in coupling.groups:
             removed[rng.choice(group.components)] = False
         if removed.any():
-            for bias_only in (True, False):
-                _, new = removed_with_refit(
-                    model, removed, batches(model, 3, 4), bias_only=bias_only
-                )
+            for kind in ("bias", "channel", "patch"):
+                _, new = removed_with_refit(model, removed, batches(model, 3, 4), kind=kind)
                 for repair in new.repairs:
                     assert not repair.after > repair.before, name
                 refitted += len(new.updates)
@@ -203,7 +202,7 @@ def test_the_bias_alone_restores_means(tmp_path):
     removed = np.zeros(coupling.size, dtype=bool)
     removed[component(coupling, weight, 0, 1)] = True
     feeds = batches(model)
-    edit, new = removed_with_refit(model, removed, feeds, bias_only=True)
+    edit, new = removed_with_refit(model, removed, feeds, kind="bias")
     dense, pruned = outputs(proto, feeds), outputs(edit.proto, feeds)
     assert ((dense - pruned) ** 2).mean() < 1e-8 * dense.var()
     assert len(new.biases) == 1

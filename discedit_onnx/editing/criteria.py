@@ -2,29 +2,87 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..errors import DataError
-from ..scoring.saliency import DEFAULT_WITNESS
+from ..errors import DataError, UsageError
+from ..scoring.saliency import DEFAULT_WITNESS, find_reduction
 from ..scoring.witness import WITNESSES
 
 DATA_FREE = ("l1", "l2", "random")
 """Criteria that need no calibration."""
 LEAST_SQUARES = "least-squares"
 """The criterion that needs samples, but no moments and no labels."""
+ENERGY = "energy"
+"""The criterion that needs moments, but no labels."""
 
-Refitting = Literal["off", "bias", "patch"]
+Refitting = Literal["off", "bias", "channel", "patch"]
 REFITS: tuple[Refitting, ...] = get_args(Refitting)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One of the saliencies that a criterion multiplies.
+
+    Attributes
+    ----------
+    name
+        One of `criteria`.
+    reduction
+        How a witness's bounds are joined into one number, as in `saliency`.
+    power
+        To which it is raised: how much it counts beside the others.
+    """
+
+    name: str
+    reduction: str = "max"
+    power: float = 1.0
 
 
 def criteria() -> tuple[str, ...]:
     """Names of everything that components can be ranked by."""
-    return (LEAST_SQUARES, *WITNESSES, *DATA_FREE)
+    return (LEAST_SQUARES, *WITNESSES, ENERGY, *DATA_FREE)
+
+
+def factors(criterion: str) -> tuple[Factor, ...]:
+    """Read a criterion: ``fisher``, ``fisher:top-3``, ``least-squares*fisher^0.5``.
+
+    A product trades one saliency for another: a component that tells no class apart but carries
+    energy, say, stays or goes by how much each of them counts.
+
+    Raises
+    ------
+    UsageError
+        If it can't be read, or names what there is not.
+    """
+    return tuple(_factor(part.strip(), criterion) for part in criterion.split("*"))
+
+
+def _factor(part: str, criterion: str) -> Factor:
+    found = re.fullmatch(r"([^:^]*)(?::([^^]*))?(?:\^(-?\d+(?:\.\d+)?))?", part)
+    if found is None or found[1] not in criteria():
+        name = criterion if found is None else found[1]
+        raise UsageError(
+            f"no criterion named {name!r}; there are {', '.join(criteria())}, "
+            "and products as fisher*energy^0.5"
+        )
+    name, reduction, power = found.groups()
+    if reduction is not None:
+        if name not in WITNESSES:
+            raise UsageError(f"{part}: only a witness's bounds can be joined by {reduction!r}")
+        find_reduction(reduction)
+    return Factor(name, reduction or "max", float(power or 1))
 
 
 def needs_moments(criterion: str) -> bool:
     """Whether a criterion looks at calibration's moments."""
-    return criterion not in (LEAST_SQUARES, *DATA_FREE)
+    return any(factor.name not in (LEAST_SQUARES, *DATA_FREE) for factor in factors(criterion))
+
+
+def needs_samples(criterion: str) -> bool:
+    """Whether a criterion runs the model on samples."""
+    return any(factor.name == LEAST_SQUARES for factor in factors(criterion))
 
 
 def defaults(
@@ -50,7 +108,7 @@ def require_data(criterion: str, refit: Refitting, rounds: int, data: bool) -> N
         Naming what needs them.
     """
     needs = {
-        "--criterion least-squares": criterion == LEAST_SQUARES,
+        "--criterion least-squares": needs_samples(criterion),
         f"--refit {refit}": refit != "off",
         "--rounds": rounds > 1 and criterion not in DATA_FREE,
     }

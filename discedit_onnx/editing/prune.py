@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..graph.axes import Reach
 from ..graph.coupling import analyse
 from .budget import Budget, require_reach
-from .criteria import criteria, defaults, require_data
+from .criteria import defaults, factors, require_data
 from .measures import WithBiases, cost_of
 from .order import Limits, Ranking, removal_order
 from .pruner import Pruner
@@ -61,15 +61,18 @@ def prune(
         In place of a budget, the share of the model's parameters to remove, in [0, 1).
     criterion
         "least-squares" (what the rest can make up for best, needs `data`); a witness of
-        `scoring.witness.WITNESSES`; or "l1", "l2" (filter norms, relative to their layer's mean),
-        "random". By default "least-squares" where there are data and no moments, else a witness.
+        `scoring.witness.WITNESSES`, which may name how its bounds are joined ("fisher:top-3");
+        "energy" (mean square, relative to its layer's); "l1", "l2" (filter norms, likewise);
+        "random"; or a product, such as "fisher*energy^0.5" (`criteria.factors`). By default
+        "least-squares" where there are data and no moments, else a witness.
     ranking
         How components of different groups are compared; see `order.removal_order`.
     limits
         What may be cut, and how far.
     refit
         "patch" gives the layers the weights that bring them nearest to what the whole network
-        gives, "bias" only the mean of what was removed, "off" nothing. By default "patch" where
+        gives, "channel" tells each removed channel from those that are left, "bias" only gives
+        back the mean of what was removed, "off" nothing. By default "patch" where
         there are data and no moments; see `refit.refit`.
     rounds
         Steps to the budget; between them the pruned model is scored anew, with `data`
@@ -144,9 +147,7 @@ def check_request(
         If the criterion is unknown, a pattern of the limits fits nothing, or the graph does not
         allow the budget.
     """
-    if criterion not in criteria():
-        known = ", ".join(criteria())
-        raise UsageError(f"no criterion named {criterion!r}; there are {known}")
+    factors(criterion)
     cost = cost_of(budget.kind, model, coupling, device)
     if refit != "off":
         cost = WithBiases(cost, budget.kind, missing_biases(coupling.view))

@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..calibration.gathering import calibrate
 from ..calibration.placement import taps_of
 from ..errors import DataError
 from ..graph.cost import MacCount, ParameterCount
-from ..scoring.saliency import saliency, score
+from ..scoring.comparison import Pairs, single_classes
+from ..scoring.energy import energy
+from ..scoring.saliency import find_reduction, saliency, score
 from ..scoring.weights import chance, magnitude
-from .criteria import LEAST_SQUARES, needs_moments
+from .criteria import ENERGY, LEAST_SQUARES, factors, needs_moments, needs_samples
 from .edit import carry_out
 from .lineage import hash_of
 from .order import removal_order
@@ -25,7 +29,6 @@ from .surgery import apply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import onnx
     from numpy.typing import NDArray
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from ..graph.coupling import Coupling
     from ..model import Model
     from .budget import Cost, Kind
-    from .criteria import Refitting
+    from .criteria import Factor, Refitting
     from .edit import Edit
     from .order import Limits, Order, Ranking
     from .plan import Plan
@@ -73,7 +76,7 @@ class Pruner:
     @cached_property
     def batches(self) -> Batches | None:
         """Samples for choice and refit; None where neither looks at any."""
-        needed = self.criterion == LEAST_SQUARES or self.refit != "off"
+        needed = needs_samples(self.criterion) or self.refit != "off"
         return gather_batches(self.data, self.seed) if needed and self.data is not None else None
 
     @cached_property
@@ -82,22 +85,43 @@ class Pruner:
         return self.order_of(self.score_of(self.model, self.coupling))
 
     def score_of(self, current: Model, its: Coupling) -> NDArray[np.float64]:
-        """Saliency of the components of the model, or of what rounds left of it."""
-        if self.criterion == LEAST_SQUARES and self.batches is not None:
+        """Saliency of the components of the model, or of what rounds left of it.
+
+        That of a product is on no scale: only its order counts.
+        """
+        parts = factors(self.criterion)
+        moments = self.moments
+        if needs_moments(self.criterion) and current is not self.model and self.data is not None:
+            moments = calibrate(
+                current, self.data, taps_of(current), device=self.device, progress=self.progress
+            )
+        found = [self._factor(part, current, its, moments) for part in parts]
+        if len(parts) == 1 and parts[0].power == 1:
+            return found[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = [part.power * np.log(each) for part, each in zip(parts, found, strict=True)]
+            product: NDArray[np.float64] = np.nan_to_num(np.exp(sum(logs)), nan=0.0, posinf=np.inf)
+        return product
+
+    def _factor(
+        self, part: Factor, current: Model, its: Coupling, moments: Moments | None
+    ) -> NDArray[np.float64]:
+        if part.name == LEAST_SQUARES and self.batches is not None:
             return least_squares(
                 its, _counted(self.kind, its), self.batches.choose, self.batches.judge,
                 aim=self.model.proto, device=self.device, seed=self.seed, progress=self.progress,
             )  # fmt: skip
-        if self.criterion in ("l1", "l2"):
-            return magnitude(its, int(self.criterion[1]))
-        if self.criterion == "random":
+        if part.name in ("l1", "l2"):
+            return magnitude(its, int(part.name[1]))
+        if part.name == "random":
             return chance(its, self.seed)
-        moments = self.moments
-        if current is not self.model and self.data is not None:
-            moments = calibrate(
-                current, self.data, taps_of(current), device=self.device, progress=self.progress
-            )
-        return saliency(score(current, its, require(moments, self.criterion), self.criterion))
+        known = require(moments, self.criterion)
+        if part.name == ENERGY:
+            return energy(its, known)
+        pairs = find_reduction(part.reduction).pairwise
+        comparison = Pairs(single_classes(known)) if pairs else None
+        scores = score(current, its, known, part.name, comparison=comparison)
+        return saliency(scores, part.reduction)
 
     def order_of(self, saliency: NDArray[np.float64]) -> Order:
         """The order of removals for a saliency of shape (components,)."""
@@ -110,7 +134,7 @@ class Pruner:
             return plan
         new = refit_layers(
             self.coupling, removed, plan, self.batches.refit,
-            bias_only=self.refit == "bias", device=self.device, seed=self.seed,
+            kind=self.refit, device=self.device, seed=self.seed,
             progress=self.progress,
         )  # fmt: skip
         return replace(plan, updates=new.updates, biases=new.biases)

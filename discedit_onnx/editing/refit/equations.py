@@ -157,13 +157,20 @@ def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, 
     return fit, before, best
 
 
-def fit_bias(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, float, float]:
-    """Refit the bias alone, so that the outputs have the right mean; as `fit_rows` otherwise."""
+def fit_bias(
+    rows: Rows, held_out: NDArray[np.bool_], start: Fit, other: Fit | None = None
+) -> tuple[Fit, float, float]:
+    """Refit the bias alone, so that the outputs have the right mean; as `fit_rows` otherwise.
 
-    def shifted(part: Rows) -> Fit:
-        missing = (part.aim - part.predict(start)) / part.scale
-        return Fit(start.matrix, start.bias + missing.mean(axis=1, dtype=np.float64))
+    With `other` weights these get their bias, and are taken if they are better.
+    """
 
-    unseen = rows.select(held_out)
-    before, after = unseen.error(start), unseen.error(shifted(rows.select(~held_out)))
-    return (shifted(rows), before, after) if after < before else (start, before, before)
+    def shifted(fit: Fit, part: Rows) -> Fit:
+        missing = (part.aim - part.predict(fit)) / part.scale
+        return Fit(fit.matrix, fit.bias + missing.mean(axis=1, dtype=np.float64))
+
+    seen, unseen = rows.select(~held_out), rows.select(held_out)
+    before = unseen.error(start)
+    tried = [(unseen.error(shifted(fit, seen)), fit) for fit in (start, other) if fit is not None]
+    after, best = min(tried, key=lambda found: found[0])
+    return (shifted(best, rows), before, after) if after < before else (start, before, before)

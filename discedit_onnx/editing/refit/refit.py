@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ from ...graph.view import View, weight_tensors
 from ..plan import Bias, Update
 from ..surgery import apply, store
 from .batches import images_in
+from .channels import fit_channels
 from .equations import Fit, Rows, fit_bias, fit_rows
 from .goals import find_goal
 from .joint import Joint, Side
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     Feeds = Mapping[str, NDArray[Any]]
     Placed = tuple[Layer, Layer, Goal]
     """A layer, the same in the pruned network, and its goal."""
+
+Kind = Literal["bias", "channel", "patch"]
+"""What is refitted: biases; inputs, channel by channel; whole patches of them."""
 
 EQUAL = 1e-10
 """Squared error, relative to the aim's variance, below which a layer gives what it gave."""
@@ -89,7 +93,7 @@ def refit(
     plan: Plan,
     batches: Sequence[Feeds],
     *,
-    bias_only: bool = False,
+    kind: Kind = "patch",
     device: str = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -114,8 +118,9 @@ def refit(
     batches
         What to feed; the images of a batch stay in memory, and activations up to
         `stages.MOST_HELD`.
-    bias_only
-        Leave the weights; give back only the mean of what was removed.
+    kind
+        "patch" as above. "channel" tells each channel that is gone from those that are left, and
+        folds that into the weights; "bias" gives back only the mean of what was removed.
     device
         As in `calibrate`.
     seed
@@ -123,10 +128,8 @@ def refit(
     progress
         Called with the layers done and all.
     """
-    work = _Work(
-        coupling, removed, plan, batches, fit_bias if bias_only else fit_rows, device, seed
-    )
-    pairs = {} if bias_only else find_pairs(coupling.view, work.layers)
+    work = _Work(coupling, removed, plan, batches, kind, device, seed)
+    pairs = find_pairs(coupling.view, work.layers) if kind == "patch" else {}
     work.hold(pair.first for pair in pairs.values())
     for number, layer in enumerate(work.layers):
         error = work.refit(layer)
@@ -143,10 +146,8 @@ class _Work:
 
     Parameters
     ----------
-    coupling, removed, plan, batches, device, seed
+    coupling, removed, plan, batches, kind, device, seed
         As in `refit`.
-    solve
-        Fits one layer.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class _Work:
         removed: NDArray[np.bool_],
         plan: Plan,
         batches: Sequence[Feeds],
-        solve: Callable[[Rows, NDArray[np.bool_], Fit], tuple[Fit, float, float]],
+        kind: Kind,
         device: str,
         seed: int,
     ) -> None:
@@ -165,7 +166,7 @@ class _Work:
         self._current = apply(self._view.proto, replace(plan, biases=biases))
         self._left = {layer.output: layer for layer in find_layers(View(self._current))}
         self._above, self._below = (Walk(self._view, batches, device) for _ in range(2))
-        self._images, self._seed, self._solve = images_in(batches), seed, solve
+        self._images, self._seed, self._kind = images_in(batches), seed, kind
         self._held: set[int] = set()
         self._repairs: dict[str, Repair] = {}
         self._fitted: dict[str, tuple[Layer, Layer, Goal]] = {}
@@ -184,7 +185,10 @@ class _Work:
         spread = rows.spread()
         if not rows.error(start) > EQUAL * spread:
             return 0.0
-        fit, before, after = self._solve(rows, held_out, start)
+        if self._kind == "patch":
+            fit, before, after = fit_rows(rows, held_out, start)
+        else:
+            fit, before, after = fit_bias(rows, held_out, start, self._told(layer, left))
         if after < before:
             self._put(layer, left, goal, fit)
         first = self._repairs.get(layer.node)
@@ -256,6 +260,28 @@ class _Work:
         """Of values behind a layer, (channels,) or (1,), those of the channels that are left."""
         keep = self._kept(goal.tensor, axis)
         return [(v if keep is None or len(v) == 1 else v[keep]).astype(np.float32) for v in values]
+
+    def _told(self, layer: Layer, left: Layer) -> Fit | None:
+        """Weights by a regression of the channels; None where that is not asked for."""
+        if self._kind != "channel" or layer.groups != 1:
+            return None
+        axis = layer.channel_axis
+        keep = self._kept(layer.input, axis)
+        outputs = self._kept(layer.output, axis)
+        if keep is None:
+            return None
+        tensors = weight_tensors(self._view.proto)
+        weight = numpy_helper.to_array(tensors[layer.weight])
+        matrix = layer.matrix(weight).astype(np.float64)
+        bias = np.zeros((1, matrix.shape[2]))
+        if layer.bias is not None:
+            bias += numpy_helper.to_array(tensors[layer.bias]).reshape(-1)
+        if outputs is not None:
+            matrix, bias = matrix[..., outputs], bias[:, outputs]
+        seen = (x for (x,) in self._below.run(self._current, [layer.input]))
+        whole = (x for (x,) in self._above.run(self._view.proto, [layer.input]))
+        inputs = zip(seen, whole, strict=True)
+        return fit_channels(layer, Fit(matrix, bias), keep, inputs, self._images, self._seed)
 
     def _rows(self, layer: Layer, left: Layer, goal: Goal) -> tuple[Rows, NDArray[np.bool_]]:
         """Sampled rows of a layer, and which of them are held out."""

@@ -1,0 +1,74 @@
+"""What components are ranked by: one criterion, or a product of several."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import discedit_onnx as dx
+from discedit_onnx.editing.criteria import Factor, criteria, factors
+from discedit_onnx.editing.order import Limits
+from discedit_onnx.editing.pruner import Pruner
+from discedit_onnx.errors import UsageError
+from discedit_onnx.graph.coupling import analyse
+from discedit_onnx.scoring.energy import energy
+
+
+@pytest.fixture(scope="module")
+def known(few):
+    model = dx.load(few / "fashion_resnet20.onnx")
+    return model, dx.calibrate(model, dx.open_data(model, few / "fashion_mnist/calibration"))
+
+
+def saliency(known, criterion):
+    model, moments = known
+    coupling = analyse(model.proto)
+    pruner = Pruner(
+        model, coupling, moments, None, "sparsity", criterion, "global", Limits(), "off", 0,
+        "cpu", None,
+    )  # fmt: skip
+    return pruner.score_of(model, coupling)
+
+
+def test_criteria_are_read():
+    assert factors("fisher") == (Factor("fisher"),)
+    found = factors("least-squares * fisher:top-3^0.5*l1^-1")
+    assert found == (
+        Factor("least-squares"), Factor("fisher", "top-3", 0.5), Factor("l1", power=-1.0)
+    )  # fmt: skip
+    assert all(factors(name) == (Factor(name),) for name in criteria())
+
+
+@pytest.mark.parametrize("wrong", ["", "best", "fisher*", "fisher:best", "l1:max", "fisher^x"])
+def test_what_is_no_criterion_is_refused(wrong):
+    with pytest.raises(UsageError):
+        factors(wrong)
+
+
+def test_a_product_is_that_of_its_factors(known):
+    one, other = saliency(known, "fisher"), saliency(known, "energy")
+    np.testing.assert_allclose(saliency(known, "fisher*energy^0.5"), one * np.sqrt(other))
+    np.testing.assert_allclose(saliency(known, "fisher^2"), one**2)
+
+
+def test_bounds_are_joined_as_asked_for(known):
+    most, mean = saliency(known, "fisher"), saliency(known, "fisher:mean")
+    nearest = saliency(known, "fisher:pairwise-min")
+    assert (mean <= most).all()
+    assert (nearest < most).any()
+
+
+def test_energy_is_relative_to_that_of_the_tensor(known):
+    model, moments = known
+    coupling = analyse(model.proto)
+    found = energy(coupling, moments)
+    squares = (moments.mean[..., 2] * moments.count[:, None]).sum(axis=0) / moments.count.sum()
+    inner = squares[moments.slices["/blocks/blocks.8/Relu_output_0"]]
+    made = np.isclose(found[:, None], inner / inner.mean()).any(axis=0)
+    assert made.all()
+
+
+def test_pruning_by_a_product_is_proved(known):
+    model, moments = known
+    edit = dx.prune(model, moments, sparsity=0.2, criterion="sharp*energy", device="cpu")
+    assert edit.sparsity >= 0.2

@@ -144,7 +144,7 @@ class _System:
     """Normal equations of the first layer's weights and biases, never written out."""
 
     def __init__(self, slide: Sliding, second: Side, x: Floats, slope: Floats, fit: Fit) -> None:
-        self._slide, self._second, self._x, self._slope = slide, second.slide, x, slope
+        self._second, self._slope, self._groups = second.slide, slope, slide.groups
         outputs = fit.matrix.shape[2]
         scale = np.broadcast_to(second.scale, second.slide.groups * outputs)
         self._matrix = fit.matrix.astype(np.float32) * scale.reshape(-1, 1, outputs)
@@ -153,11 +153,12 @@ class _System:
         passed = (slope**2).reshape(-1, slope.shape[-1]).sum(axis=0)
         self._energy = (read * passed).astype(np.float64) + 1e-30
         self._energy += 1e-3 * self._energy.mean()
-        rows = slide.patches(_some(slide, x))
-        self._gram = (rows.transpose(0, 2, 1) @ rows).astype(np.float64) / rows.shape[1]
-        features = self._gram.shape[1]
-        self._level = np.trace(self._gram, axis1=1, axis2=2) / features + 1e-30
-        damped = self._gram + 1e-3 * self._level[:, None, None] * np.eye(features)
+        self._rows = slide.patches(x)
+        some = self._rows[:, :: max(1, self._rows.shape[1] // self._enough())]
+        gram = (some.transpose(0, 2, 1) @ some).astype(np.float64) / some.shape[1]
+        features = gram.shape[1]
+        self._level = np.trace(gram, axis1=1, axis2=2) / features + 1e-30
+        damped = gram + 1e-3 * self._level[:, None, None] * np.eye(features)
         self._inverse = np.linalg.inv(damped).astype(np.float32)
 
     def solve(self, missing: Floats) -> Fit:
@@ -180,9 +181,9 @@ class _System:
 
     def _normal(self, change: Fit) -> Fit:
         """Forth and back, and the ridge."""
-        inner = self._slide.apply(self._x, change.matrix.astype(np.float32))
-        inner += change.bias.reshape(-1).astype(np.float32)
-        inner *= self._slope
+        found = self._rows @ change.matrix.astype(np.float32)
+        found += change.bias[:, None].astype(np.float32)
+        inner = found.transpose(1, 0, 2).reshape(self._slope.shape) * self._slope
         found = self._transposed(self._second.apply(inner, self._matrix))
         energy = RIDGE * self._by_output(self._energy)
         return Fit(
@@ -191,10 +192,11 @@ class _System:
         )
 
     def _transposed(self, y: Floats) -> Fit:
-        inner = self._second.back(y, self._matrix) * self._slope
-        bias = inner.reshape(-1, inner.shape[-1]).sum(axis=0, dtype=np.float64)
-        matrix = self._slide.weigh(self._x, inner).astype(np.float64)
-        return Fit(matrix, self._by_output(bias))
+        inner = self._second.back(y, self._matrix)
+        inner *= self._slope
+        split = inner.reshape(self._rows.shape[1], self._groups, -1).transpose(1, 0, 2)
+        matrix = self._rows.transpose(0, 2, 1) @ split
+        return Fit(matrix.astype(np.float64), split.sum(axis=1, dtype=np.float64))
 
     def _preconditioned(self, change: Fit) -> Fit:
         energy = self._by_output(self._energy)
@@ -202,14 +204,11 @@ class _System:
         return Fit(matrix.astype(np.float64), change.bias / energy)
 
     def _by_output(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values.reshape(self._slide.groups, -1)
+        return values.reshape(self._groups, -1)
 
-
-def _some(slide: Sliding, x: Floats) -> Floats:
-    """Regions enough for the moments of the inputs."""
-    features = x.shape[-1] * slide.window.size // slide.groups
-    wanted = ROWS_PER_FEATURE * features // int(np.prod(slide.out)) + 1
-    return x[:: max(1, len(x) // wanted)]
+    def _enough(self) -> int:
+        """Rows for the moments of the inputs."""
+        return ROWS_PER_FEATURE * self._rows.shape[2]
 
 
 def _dot(a: Fit, b: Fit) -> float:

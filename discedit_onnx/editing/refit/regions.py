@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 
-SIDE = 4
+SIDE = 8
 """Longest side of what the second layer gives in a region."""
-MOST_BYTES = 64 << 20
-"""Of what the first layer reads in all regions."""
+MOST_BYTES = 256 << 20
+"""Of the patches that the first layer reads in all regions."""
 
 
 def look(
@@ -61,7 +61,7 @@ def look(
             slides = Sliding(first.slid, first.groups, outer.inside), outer
         begun, number = begun + len(x), np.arange(begun, begun + len(x))
         if all(n >= least for n, least in zip(lengths, slides[1].out, strict=True)):
-            each = 4 * int(np.prod(slides[0].inside)) * maps[0].shape[1]
+            each = 4 * int(np.prod(slides[0].out)) * maps[0].shape[1] * slides[0].window.size
             wanted = max(1, min(len(x), MOST_BYTES * len(x) // (each * images)))
             some = np.sort(generator.permutation(len(x))[:wanted])
             found.append(_cut(slides, [part[some] for part in maps], generator))

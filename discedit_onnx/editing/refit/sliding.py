@@ -26,7 +26,7 @@ class Sliding:
 
     It reads x, (N, *inside, C), and with a matrix M, (groups, C / groups * positions in the kernel,
     O / groups), gives y, (N, *out, O). That is linear in x and in M: `apply` is the map, `back` its
-    transpose in x and `weigh` its transpose in M.
+    transpose in x, and `patches` are what M is multiplied with.
 
     Attributes
     ----------
@@ -67,15 +67,6 @@ class Sliding:
             found = self._spread(y[part], outputs) @ taps
             x[part] = found.transpose(1, 0, 2).reshape(x[part].shape)
         return x
-
-    def weigh(self, x: Floats, y: Floats) -> Floats:
-        """From both to the matrix."""
-        outputs = y.shape[-1] // self.groups
-        inputs, size = x.shape[-1] // self.groups, self.window.size
-        total = np.zeros((self.groups, inputs, size * outputs), np.float32)
-        for part in self._parts(len(x), outputs):
-            total += self._tall(x[part]).transpose(0, 2, 1) @ self._spread(y[part], outputs)
-        return total.reshape(self.groups, inputs * size, outputs)
 
     def patches(self, x: Floats) -> Floats:
         """The rows that the matrix multiplies: (groups, N * out, features)."""

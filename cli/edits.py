@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .output import change, large, number, short, size
+from discedit_onnx.amounts import change, large, number, size
+
+from .output import short
 
 if TYPE_CHECKING:
     from pathlib import Path

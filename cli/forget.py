@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import number, percent, points
 
 from . import edits, options, reporting
 from .inputs import Inputs, beside_model, evaluate
-from .output import number, percent, points
 from .recording import write_manifest
 
 if TYPE_CHECKING:

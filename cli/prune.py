@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     "fisher]",
 )
 @click.option(
+    "--join",
+    default="max",
+    show_default=True,
+    help="How a witness's bounds of all classes become one: max, mean, min, top-3 (of the largest "
+    "three), pairwise-min, pairwise-mean.",
+)
+@click.option(
     "--refit",
     type=click.Choice(["off", "bias", "patch"]),
     help="Give what is left the weights that bring it nearest to MODEL, in closed form, on --data: "
@@ -84,6 +91,7 @@ def command(
     budget: Budget | None,
     hunt: Hunt | None,
     criterion: str | None,
+    join: str,
     refit: Refitting | None,
     ranking: Ranking,
     limits: Limits,
@@ -105,7 +113,12 @@ def command(
     """
     from discedit_onnx.editing import plan_file
     from discedit_onnx.editing.budget import Budget
-    from discedit_onnx.editing.criteria import defaults, needs_moments, require_data
+    from discedit_onnx.editing.criteria import (
+        check_criterion,
+        defaults,
+        needs_moments,
+        require_data,
+    )
     from discedit_onnx.editing.prune import check_request
     from discedit_onnx.editing.pruner import Pruner
     from discedit_onnx.editing.search import search
@@ -121,9 +134,10 @@ def command(
     reporting.check(report_to, force, dry_run)
     criterion, refit = defaults(criterion, refit, data.where is not None, moments is not None)
     require_data(criterion, refit, rounds, data.where is not None)
+    check_criterion(criterion, join)
     coupling = analyse(loaded.proto, Reach(inexact, inside_heads))
     wanted = budget or Budget("sparsity", 0.0)
-    check_request(loaded, coupling, wanted, criterion, limits, refit, device)
+    check_request(loaded, coupling, wanted, limits, refit, device)
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
     samples, gathered, provenance = inputs.opened(), None, None
     validation: Dataset | None = None
@@ -140,8 +154,8 @@ def command(
     with screen.progress("pruning") as progress:
         if hunt is not None and validation is not None:
             pruner = Pruner(
-                loaded, coupling, gathered, samples, "sparsity", criterion, ranking, limits, refit,
-                data.seed, device, progress,
+                loaded, coupling, gathered, samples, "sparsity", criterion, join, ranking, limits,
+                refit, data.seed, device, progress,
             )  # fmt: skip
             found = search(pruner, validation, hunt.max_drop / 100)
             edit = found.best.edit
@@ -151,6 +165,7 @@ def command(
                 gathered,
                 budget=budget,
                 criterion=criterion,
+                join=join,
                 refit=refit,
                 ranking=ranking,
                 limits=limits,
@@ -164,6 +179,7 @@ def command(
             )
     facts = {
         "criterion": criterion,
+        "join": join if needs_moments(criterion) else None,
         "refit": refit,
         "seed": data.seed,
         "moments": provenance,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from discedit_onnx.amounts import large, percent, size
+
 from . import edits, timing
-from .output import large, percent, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

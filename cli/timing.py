@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .output import change
+from discedit_onnx.amounts import change
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

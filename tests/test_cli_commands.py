@@ -37,14 +37,6 @@ def data(few):
     return few / "fashion_mnist/calibration"
 
 
-@pytest.fixture(autouse=True)
-def _a_steady_clock(monkeypatch):
-    """Time is in proportion to size: on a busy machine it may rise, which is warned of."""
-    monkeypatch.setattr(
-        "discedit_onnx.latency.latencies", lambda models, *_: [m.ByteSize() / 1e6 for m in models]
-    )
-
-
 def ran(result):
     """Standard output of a command that succeeded without a word on standard error."""
     assert result.exit_code == 0, result.stderr

@@ -44,7 +44,7 @@ def pruner(place, data, **options):
     model = dx.load(place / "model.onnx")
     settings = {"criterion": "least-squares", "refit": "patch"} | options
     return Pruner(
-        model, analyse(model.proto), None, data, "sparsity", settings["criterion"], "global",
+        model, analyse(model.proto), None, data, "sparsity", settings["criterion"], "max", "global",
         Limits(), settings["refit"], 0, "cpu", None,
     )  # fmt: skip
 
@@ -151,7 +151,7 @@ def check_most(place):
     from discedit_onnx.editing.order import removal_order
 
     order = removal_order(coupling, np.zeros(coupling.size))
-    cost = check_request(model, coupling, _nothing(), "l1")
+    cost = check_request(model, coupling, _nothing())
     return 1 - cost.left(order.first(len(order.steps))) / cost.total
 
 

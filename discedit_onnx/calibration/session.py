@@ -80,11 +80,11 @@ class Session:
     def __str__(self) -> str:
         """What ONNX Runtime was really given to run with."""
         found = self.inner.get_session_options()
-        threads = found.intra_op_num_threads or f"one for each core ({os.cpu_count()})"
+        threads = found.intra_op_num_threads or os.cpu_count()
         level = str(found.graph_optimization_level).rpartition("ORT_")[2]
         return (
             f"ONNX Runtime on {self.device}: {', '.join(self.inner.get_providers())}; threads: "
-            f"{threads}; optimisation: {level.replace('_', ' ').lower()}"
+            f"one for each core ({threads}); optimisation: {level.replace('_', ' ').lower()}"
         )
 
     def close(self) -> None:

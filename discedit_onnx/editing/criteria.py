@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from ..errors import DataError
-from ..scoring.saliency import DEFAULT_WITNESS
+from ..errors import DataError, UsageError
+from ..scoring.saliency import DEFAULT_REDUCTION, DEFAULT_WITNESS, find_reduction
 from ..scoring.witness import WITNESSES
 
 DATA_FREE = ("l1", "l2", "random")
@@ -25,6 +25,21 @@ def criteria() -> tuple[str, ...]:
 def needs_moments(criterion: str) -> bool:
     """Whether a criterion looks at calibration's moments."""
     return criterion not in (LEAST_SQUARES, *DATA_FREE)
+
+
+def check_criterion(criterion: str, join: str = DEFAULT_REDUCTION) -> None:
+    """Refuse names that there are not, and joining classes where nothing is said of classes.
+
+    Raises
+    ------
+    UsageError
+        Naming what there is.
+    """
+    if criterion not in criteria():
+        raise UsageError(f"no criterion named {criterion!r}; there are {', '.join(criteria())}")
+    find_reduction(join)
+    if join != DEFAULT_REDUCTION and not needs_moments(criterion):
+        raise UsageError(f"--join {join} joins a witness's bounds, and {criterion} has none")
 
 
 def defaults(

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..amounts import percent
 from ..errors import DataError
 from ..graph.cost import ParameterCount
 from ..graph.coupling import analyse
 from ..model import save
-from ..tables import Table, Tabular, facts, share
+from ..tables import Table, Tabular, facts
 from .lineage import inscribe
 from .plan import plan_removal, plan_zeroing
 from .surgery import apply
@@ -73,7 +74,7 @@ class Edit(Tabular):
         found = self.equality
         yield facts(
             f"{self.source.path}, edited",
-            parameters=f"{before:,} -> {after:,} ({share(-self.sparsity)})",
+            parameters=f"{before:,} -> {after:,} ({percent(-self.sparsity)})",
             exact=self.plan.exact,
             deviation=f"{found.deviation:.1e}, on {found.samples} {found.origin}",
         )

@@ -9,8 +9,9 @@ import numpy as np
 from ..errors import UsageError
 from ..graph.axes import Reach
 from ..graph.coupling import analyse
+from ..scoring.saliency import DEFAULT_REDUCTION
 from .budget import Budget, require_reach
-from .criteria import criteria, defaults, require_data
+from .criteria import check_criterion, defaults, require_data
 from .measures import WithBiases, cost_of
 from .order import Limits, Ranking, removal_order
 from .pruner import Pruner
@@ -36,6 +37,7 @@ def prune(
     budget: Budget | None = None,
     sparsity: float | None = None,
     criterion: str | None = None,
+    join: str = DEFAULT_REDUCTION,
     ranking: Ranking = "global",
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     refit: Refitting | None = None,
@@ -63,6 +65,9 @@ def prune(
         "least-squares" (what the rest can make up for best, needs `data`); a witness of
         `scoring.witness.WITNESSES`; or "l1", "l2" (filter norms, relative to their layer's mean),
         "random". By default "least-squares" where there are data and no moments, else a witness.
+    join
+        How a witness's bounds for all classes become one number: "max", "mean", "min", "top-3"
+        and the like, "pairwise-min", "pairwise-mean"; see `scoring.saliency.REDUCTIONS`.
     ranking
         How components of different groups are compared; see `order.removal_order`.
     limits
@@ -97,8 +102,8 @@ def prune(
     Raises
     ------
     UsageError
-        If the criterion is unknown, not exactly one of `budget` and `sparsity` is given, or the
-        graph does not allow the budget.
+        If the criterion or the way to join classes is unknown, not exactly one of `budget` and
+        `sparsity` is given, or the graph does not allow the budget.
     DataError
         If data or moments are needed and not given, or the moments are of another model.
     GateError
@@ -108,9 +113,10 @@ def prune(
     criterion, refit = defaults(criterion, refit, data is not None, moments is not None)
     require_data(criterion, refit, rounds, data is not None)
     coupling = analyse(model.proto, Reach(inexact, inside_heads))
-    cost = check_request(model, coupling, wanted, criterion, limits, refit, device)
+    check_criterion(criterion, join)
+    cost = check_request(model, coupling, wanted, limits, refit, device)
     pruner = Pruner(
-        model, coupling, moments, data, wanted.kind, criterion, ranking, limits, refit, seed,
+        model, coupling, moments, data, wanted.kind, criterion, join, ranking, limits, refit, seed,
         device, progress,
     )  # fmt: skip
     return pruner.edit(in_rounds(pruner, wanted, cost, rounds))
@@ -126,7 +132,6 @@ def check_request(
     model: Model,
     coupling: Coupling,
     budget: Budget,
-    criterion: str,
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     refit: Refitting = "off",
     device: str = "auto",
@@ -141,12 +146,8 @@ def check_request(
     Raises
     ------
     UsageError
-        If the criterion is unknown, a pattern of the limits fits nothing, or the graph does not
-        allow the budget.
+        If a pattern of the limits fits nothing, or the graph does not allow the budget.
     """
-    if criterion not in criteria():
-        known = ", ".join(criteria())
-        raise UsageError(f"no criterion named {criterion!r}; there are {known}")
     cost = cost_of(budget.kind, model, coupling, device)
     if refit != "off":
         cost = WithBiases(cost, budget.kind, missing_biases(coupling.view))

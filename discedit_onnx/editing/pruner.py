@@ -10,7 +10,7 @@ from ..calibration.gathering import calibrate
 from ..calibration.placement import taps_of
 from ..errors import DataError
 from ..graph.cost import MacCount, ParameterCount
-from ..scoring.saliency import saliency, score
+from ..scoring.saliency import comparison_for, saliency, score
 from ..scoring.weights import chance, magnitude
 from .criteria import LEAST_SQUARES, needs_moments
 from .edit import carry_out
@@ -53,7 +53,7 @@ class Pruner:
         What there is to look at.
     kind
         Of the budget.
-    criterion, ranking, limits, refit, seed, device, progress
+    criterion, join, ranking, limits, refit, seed, device, progress
         As in `prune`.
     """
 
@@ -63,6 +63,7 @@ class Pruner:
     data: Dataset | None
     kind: Kind
     criterion: str
+    join: str
     ranking: Ranking
     limits: Limits
     refit: Refitting
@@ -97,7 +98,11 @@ class Pruner:
             moments = calibrate(
                 current, self.data, taps_of(current), device=self.device, progress=self.progress
             )
-        return saliency(score(current, its, require(moments, self.criterion), self.criterion))
+        moments = require(moments, self.criterion)
+        comparison = comparison_for(self.join, moments)
+        return saliency(
+            score(current, its, moments, self.criterion, comparison=comparison), self.join
+        )
 
     def order_of(self, saliency: NDArray[np.float64]) -> Order:
         """The order of removals for a saliency of shape (components,)."""

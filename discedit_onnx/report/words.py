@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .. import amounts
+from ..amounts import change, large
+
 if TYPE_CHECKING:
     from .figures import Accuracy, Report
 
 
-def large(value: int | None) -> str:
-    """31021952 as 31.0 M."""
-    if value is None:
-        return "unknown"
-    for unit, name in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
-        if value >= unit:
-            return f"{value / unit:.1f}{name}"
-    return str(value)
-
-
 def percent(share: float) -> str:
     """0.942 as 94.2 %, in one piece."""
-    return f"{100 * share:.1f}\u00a0%"
-
-
-def change(before: float | None, after: float | None) -> str:
-    """From one number to another, as -20.1 %."""
-    if before is None or after is None or not before:
-        return "-"
-    return f"{100 * (after / before - 1):+.1f} %"
+    return amounts.percent(share).replace(" ", "\u00a0")
 
 
 def accuracy(found: Accuracy | None) -> str:
@@ -41,7 +27,7 @@ def points(before: Accuracy | None, after: Accuracy | None) -> str:
     """The change in percentage points."""
     if before is None or after is None:
         return "-"
-    return f"{100 * (after.value - before.value):+.1f}"
+    return amounts.points(before.value, after.value)
 
 
 def verdict(report: Report) -> str:

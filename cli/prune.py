@@ -121,6 +121,7 @@ def command(
     )
     from discedit_onnx.editing.prune import check_request
     from discedit_onnx.editing.pruner import Pruner
+    from discedit_onnx.editing.rounds import in_rounds
     from discedit_onnx.editing.search import search
     from discedit_onnx.graph.axes import Reach
     from discedit_onnx.graph.coupling import analyse
@@ -137,7 +138,7 @@ def command(
     check_criterion(criterion, join)
     coupling = analyse(loaded.proto, Reach(inexact, inside_heads))
     wanted = budget or Budget("sparsity", 0.0)
-    check_request(loaded, coupling, wanted, limits, refit, device)
+    cost = check_request(loaded, coupling, wanted, limits, refit, device)
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
     samples, gathered, provenance = inputs.opened(), None, None
     validation: Dataset | None = None
@@ -152,31 +153,15 @@ def command(
     else:
         inputs.require_sense(samples)
     with screen.progress("pruning") as progress:
+        pruner = Pruner(
+            loaded, coupling, gathered, samples, wanted.kind, criterion, join, ranking, limits,
+            refit, data.seed, device, progress,
+        )  # fmt: skip
         if hunt is not None and validation is not None:
-            pruner = Pruner(
-                loaded, coupling, gathered, samples, "sparsity", criterion, join, ranking, limits,
-                refit, data.seed, device, progress,
-            )  # fmt: skip
             found = search(pruner, validation, hunt.max_drop / 100)
             edit = found.best.edit
         else:
-            edit = dx.prune(
-                loaded,
-                gathered,
-                budget=budget,
-                criterion=criterion,
-                join=join,
-                refit=refit,
-                ranking=ranking,
-                limits=limits,
-                rounds=rounds,
-                seed=data.seed,
-                inexact=inexact,
-                inside_heads=inside_heads,
-                data=samples,
-                device=device,
-                progress=progress,
-            )
+            edit = pruner.edit(in_rounds(pruner, wanted, cost, rounds))
     facts = {
         "criterion": criterion,
         "join": join if needs_moments(criterion) else None,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..amounts import percent
 from ..errors import DataError
-from ..graph.cost import ParameterCount
+from ..graph.cost import ParameterCount, count_macs
 from ..graph.coupling import analyse
+from ..graph.view import View
 from ..model import save
 from ..tables import Table, Tabular, facts
 from .lineage import inscribe
@@ -67,6 +69,17 @@ class Edit(Tabular):
         """Share of the parameters that was removed."""
         before, after = self.parameters
         return 1 - after / before if before else 0.0
+
+    @cached_property
+    def views(self) -> tuple[View, View]:
+        """The graphs before and after."""
+        return View(self.source.proto), View(self.proto)
+
+    @cached_property
+    def macs(self) -> tuple[int | None, int | None]:
+        """Multiply-accumulates for one sample, before and after; None where they are unknown."""
+        before, after = self.views
+        return count_macs(before), count_macs(after)
 
     def tables(self) -> Iterator[Table]:
         """What it came to, and what is left of each group."""

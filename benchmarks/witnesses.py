@@ -1,6 +1,7 @@
 """Which witness chooses best, for pruning and for forgetting, judged on images of no test.
 
     python benchmarks/witnesses.py [--seeds 0:2] [--witnesses fisher,sharp]
+    python benchmarks/witnesses.py --joins max,mean,min,top-3,pairwise-min,pairwise-mean
 
 The sample models' calibration images are halved at random, class by class, anew for each seed;
 calibrated on one half and judged on the other, both ways. The test images, which figures are
@@ -32,6 +33,7 @@ import onnxruntime
 import discedit_onnx as dx
 from discedit_onnx.calibration.session import open_session
 from discedit_onnx.editing.forgetting.way import Way
+from discedit_onnx.scoring.saliency import DEFAULT_REDUCTION, DEFAULT_WITNESS
 from discedit_onnx.scoring.witness import WITNESSES
 
 if TYPE_CHECKING:
@@ -58,11 +60,11 @@ class Part:
     moments: Moments
     judge: Dataset
 
-    def pruned(self, witness: str) -> list[float]:
+    def pruned(self, witness: str, join: str = DEFAULT_REDUCTION) -> list[float]:
         """Top-1 after plain removal, ratio by ratio."""
         edits = (
-            dx.prune(self.model, self.moments, sparsity=ratio, criterion=witness, refit="off",
-                     device="cpu")
+            dx.prune(self.model, self.moments, sparsity=ratio, criterion=witness, join=join,
+                     refit="off", device="cpu")
             for ratio in RATIOS
         )  # fmt: skip
         return [float(per_class(edit.proto, self.judge).mean()) for edit in edits]
@@ -121,6 +123,18 @@ def measured(witnesses: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
     return found
 
 
+def joined(joins: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+    """Top-1 of the default witness at each ratio: (joins, seeds, models, ratios)."""
+    found = np.zeros((len(joins), len(seeds), len(MODELS), len(RATIOS)))
+    for j, name in enumerate(MODELS):
+        model = dx.load(SAMPLES / f"{name}.onnx")
+        for s, seed in enumerate(seeds):
+            for part in parts(model, seed):
+                for i, join in enumerate(joins):
+                    found[i, s, j] += np.array(part.pruned(DEFAULT_WITNESS, join)) / 2
+    return found
+
+
 def apart(values: np.ndarray) -> str:
     """Mean and standard error of differences, one for each seed."""
     if len(values) < 2:
@@ -135,11 +149,7 @@ def report(witnesses: Sequence[str], seeds: Sequence[int]) -> None:
     pruning = found[..., : len(RATIOS)].mean(axis=(2, 3))
     forgetting = (found[..., -1] - found[..., -2]).mean(axis=2)
     own = witnesses.index(REFERENCE)
-    print(
-        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, ONNX "
-        f"Runtime {onnxruntime.__version__}, NumPy {np.__version__}; seeds "
-        f"{', '.join(map(str, seeds))}; {time.perf_counter() - start:.0f} s\n"
-    )
+    print(f"{setting(seeds)}; {time.perf_counter() - start:.0f} s\n")
     print(f"| witness | pruning | from {REFERENCE} | forgetting: forget | retain | apart "
           f"| from {REFERENCE} |\n|---|---|---|---|---|---|---|")  # fmt: skip
     for i in np.argsort(-pruning.mean(axis=1), kind="stable").tolist():
@@ -161,13 +171,41 @@ def report(witnesses: Sequence[str], seeds: Sequence[int]) -> None:
         print(f"| {witness} | " + " | ".join(text) + " |")
 
 
+def report_joins(joins: Sequence[str], seeds: Sequence[int]) -> None:
+    """Measure ways to join classes, and print the table, the best first."""
+    start = time.perf_counter()
+    found = joined(joins, seeds)
+    means, own = found.mean(axis=(2, 3)), joins.index(DEFAULT_REDUCTION)
+    print(f"{setting(seeds)}; {DEFAULT_WITNESS}; {time.perf_counter() - start:.0f} s\n")
+    print(f"| classes joined by | pruning | from {DEFAULT_REDUCTION} | " + " | ".join(MODELS)
+          + " |\n|---|---|---" + "|---" * len(MODELS) + "|")  # fmt: skip
+    for i in np.argsort(-means.mean(axis=1), kind="stable").tolist():
+        cells = (" / ".join(f"{v:.1f}" for v in row) for row in found[i].mean(axis=0))
+        print(f"| {joins[i]} | {means[i].mean():.1f} | {apart(means[i] - means[own])} | "
+              + " | ".join(cells) + " |")  # fmt: skip
+
+
+def setting(seeds: Sequence[int]) -> str:
+    """Machine, versions and seeds."""
+    return (
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, ONNX "
+        f"Runtime {onnxruntime.__version__}, NumPy {np.__version__}; seeds "
+        f"{', '.join(map(str, seeds))}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0:2", metavar="FROM:TO")
     parser.add_argument("--witnesses", default=",".join(WITNESSES), metavar="NAME,...")
+    parser.add_argument("--joins", metavar="NAME,...", help=f"with {DEFAULT_REDUCTION} among them")
     args = parser.parse_args()
     first, _, end = args.seeds.partition(":")
-    report(args.witnesses.split(","), range(int(first), int(end)))
+    seeds = range(int(first), int(end))
+    if args.joins:
+        report_joins(args.joins.split(","), seeds)
+    else:
+        report(args.witnesses.split(","), seeds)
 
 
 if __name__ == "__main__":

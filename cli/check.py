@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import percent, size
 from discedit_onnx.errors import GateError, UsageError
 
 from . import ci, options
-from .output import percent, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import number, percent, size
 from discedit_onnx.errors import UsageError
 
 from . import calibrate, forget, inspect, options, prune, score
 from .inputs import beside_model, evaluate
-from .output import Screen, number, percent, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from discedit_onnx.evaluation import Evaluation
+
+    from .output import Screen
 
 MODEL = "fashion_resnet20.onnx"
 CALIBRATION, TEST = Path("fashion_mnist/calibration"), Path("fashion_mnist/test")

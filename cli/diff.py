@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import number
 
 from . import options
-from .output import number, short
+from .output import short
 
 if TYPE_CHECKING:
     from pathlib import Path

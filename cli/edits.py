@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .output import change, large, number, short, size
+from discedit_onnx.amounts import change, large, number, size
+
+from .output import short
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from discedit_onnx.editing.edit import Edit
@@ -38,21 +41,16 @@ def show_groups(screen: Screen, edit: Edit, after: str) -> None:
     )  # fmt: skip
 
 
-def costs(edit: Edit, output: Path) -> dict[str, str | None]:
-    """Before and after, for people."""
-    from discedit_onnx.graph.cost import count_macs
-    from discedit_onnx.graph.view import View
-
-    macs = [count_macs(View(proto)) for proto in (edit.source.proto, edit.proto)]
-    before, after = edit.source.file_size, written_size(output)
+def costs(edit: Edit, values: Mapping[str, Any]) -> dict[str, str | None]:
+    """Before and after, for people, from what machines are told."""
     equality = edit.equality
     return {
-        "parameters": _change(number, *edit.parameters),
-        "MACs": None if None in macs else _change(large, *macs),  # type: ignore[arg-type]
-        "file": _change(size, before, after),
+        "parameters": _change(number, values["parameters"]),
+        "MACs": None if None in values["macs"].values() else _change(large, values["macs"]),
+        "file": _change(size, values["file_size"]),
         "equality": f"{_verdict(edit)}, on {equality.samples} {equality.origin} "
         f"({equality.device})",
-        "output": str(output),
+        "output": str(values["output"]),
     }
 
 
@@ -67,16 +65,15 @@ def _verdict(edit: Edit) -> str:
 
 def as_json(edit: Edit, output: Path) -> dict[str, Any]:
     """Before and after, for machines."""
-    from discedit_onnx.graph.cost import count_macs
-    from discedit_onnx.graph.view import View
+    import discedit_onnx as dx
 
     return {
         "model": edit.source.path,
         "output": output,
         "components": {"edited": edit.components.sum(), "all": len(edit.components)},
         "parameters": _pair(*edit.parameters),
-        "macs": _pair(*(count_macs(View(proto)) for proto in (edit.source.proto, edit.proto))),
-        "file_size": _pair(edit.source.file_size, written_size(output)),
+        "macs": _pair(*edit.macs),
+        "file_size": _pair(edit.source.file_size, dx.load(output).file_size),
         "groups": groups_as_json(edit),
         "exact": edit.plan.exact,
         "equality": asdict(edit.equality),
@@ -88,18 +85,12 @@ def groups_as_json(edit: Edit) -> list[dict[str, Any]]:
     return [{"name": name, "before": before, "after": left} for name, before, left in edit.groups]
 
 
-def written_size(output: Path) -> int:
-    """Bytes of a written model, external data included."""
-    import discedit_onnx as dx
-
-    return dx.load(output).file_size
-
-
 def _pair(before: int | None, after: int | None) -> dict[str, int | None]:
     return {"before": before, "after": after}
 
 
-def _change(form: Any, before: int, after: int) -> str:
+def _change(form: Callable[[int], str], pair: Mapping[str, int]) -> str:
+    before, after = pair["before"], pair["after"]
     if before == after:
         return f"{form(before)}, unchanged"
     return f"{form(before)} -> {form(after)} ({change(before, after)})"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import change, number, percent, points, size
 
 from . import inputs, options
-from .output import change, number, percent, points, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

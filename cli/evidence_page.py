@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .output import number, percent, points, short
+from discedit_onnx.amounts import number, percent, points
+
+from .output import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

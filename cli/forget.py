@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import number, percent, points
 
 from . import edits, options, reporting
 from .inputs import Inputs, beside_model, evaluate
-from .output import number, percent, points
 from .recording import write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from discedit_onnx.calibration.data import Dataset
@@ -181,8 +181,9 @@ def command(
     if samples is not None and not (screen.quiet and not screen.as_json):
         found = accuracies(screen, loaded, edit, samples, device, batch_size)
     seen = samples is not None and same_images(samples, gathered, file is None)
+    values = {} if screen.mute and not screen.as_json else edits.as_json(edit, output)
     if not screen.mute:
-        _show(screen, edit, forgotten, output, None if gathered is None else inputs.provenance())
+        _show(screen, edit, forgotten, values, None if gathered is None else inputs.provenance())
         if found is not None:
             origin = ", labels predicted by MODEL" * (data.labels == "predicted")
             if seen:
@@ -191,7 +192,7 @@ def command(
     if screen.as_json:
         screen.json(
             {
-                **edits.as_json(edit, output),
+                **values,
                 "classes": forgotten,
                 "level": level,
                 "method": method if level == "features" else None,
@@ -294,7 +295,7 @@ def _show(
     screen: Screen,
     edit: Forgetting,
     forgotten: Sequence[str],
-    output: Path,
+    values: Mapping[str, Any],
     provenance: str | None,
 ) -> None:
     if edit.components.any():
@@ -316,7 +317,7 @@ def _show(
             "level": f"{way.level}: {method}",
             "moments": provenance,
             "weights": weights,
-            **edits.costs(edit, output),
+            **edits.costs(edit, values),
         },
     )
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import percent
 from discedit_onnx.errors import DataError, UsageError
-
-from .output import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import large, number, percent, size
 from discedit_onnx.errors import UsageError
 
 from . import options
-from .output import large, number, percent, short, size
+from .output import short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 import discedit_onnx as dx
+from discedit_onnx.amounts import number, percent, size
 from discedit_onnx.errors import UsageError
 
 from . import options
-from .output import number, percent, size
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -39,10 +39,16 @@ if TYPE_CHECKING:
     "--criterion",
     help="What components are ranked by: least-squares (what the rest makes up for best, on "
     "--data, no labels needed); a witness (t1, fisher, quadratic, sharp, mpm, "
-    "mpm-paper, robust, hellinger, gaussian, exponential, threshold, histogram), which may name "
-    "how classes are joined, as fisher:top-3; energy; l1, l2, random, which need no calibration; "
-    "or a product, as 'fisher*energy^0.5'.  [default: least-squares with --data alone, else "
-    "fisher]",
+    "mpm-paper, robust, hellinger, gaussian, exponential, threshold, histogram); "
+    "energy; l1, l2, random, which need no calibration; or a product, as 'fisher*energy^0.5'.  "
+    "[default: least-squares with --data alone, else fisher]",
+)
+@click.option(
+    "--join",
+    default="max",
+    show_default=True,
+    help="How a witness's bounds of all classes become one: max, mean, min, top-3 (of the largest "
+    "three), pairwise-min, pairwise-mean.",
 )
 @click.option(
     "--refit",
@@ -86,6 +92,7 @@ def command(
     budget: Budget | None,
     hunt: Hunt | None,
     criterion: str | None,
+    join: str,
     refit: Refitting | None,
     ranking: Ranking,
     limits: Limits,
@@ -107,9 +114,15 @@ def command(
     """
     from discedit_onnx.editing import plan_file
     from discedit_onnx.editing.budget import Budget
-    from discedit_onnx.editing.criteria import defaults, needs_moments, require_data
+    from discedit_onnx.editing.criteria import (
+        check_criterion,
+        defaults,
+        needs_moments,
+        require_data,
+    )
     from discedit_onnx.editing.prune import check_request
     from discedit_onnx.editing.pruner import Pruner
+    from discedit_onnx.editing.rounds import in_rounds
     from discedit_onnx.editing.search import search
     from discedit_onnx.graph.axes import Reach
     from discedit_onnx.graph.coupling import analyse
@@ -123,9 +136,10 @@ def command(
     reporting.check(report_to, force, dry_run)
     criterion, refit = defaults(criterion, refit, data.where is not None, moments is not None)
     require_data(criterion, refit, rounds, data.where is not None)
+    check_criterion(criterion, join)
     coupling = analyse(loaded.proto, Reach(inexact, inside_heads))
     wanted = budget or Budget("sparsity", 0.0)
-    check_request(loaded, coupling, wanted, criterion, limits, refit, device)
+    cost = check_request(loaded, coupling, wanted, limits, refit, device)
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
     samples, gathered, provenance = inputs.opened(), None, None
     validation: Dataset | None = None
@@ -140,32 +154,18 @@ def command(
     else:
         inputs.require_sense(samples)
     with screen.progress("pruning") as progress:
+        pruner = Pruner(
+            loaded, coupling, gathered, samples, wanted.kind, criterion, join, ranking, limits,
+            refit, data.seed, device, progress,
+        )  # fmt: skip
         if hunt is not None and validation is not None:
-            pruner = Pruner(
-                loaded, coupling, gathered, samples, "sparsity", criterion, ranking, limits, refit,
-                data.seed, device, progress,
-            )  # fmt: skip
             found = search(pruner, validation, hunt.max_drop / 100)
             edit = found.best.edit
         else:
-            edit = dx.prune(
-                loaded,
-                gathered,
-                budget=budget,
-                criterion=criterion,
-                refit=refit,
-                ranking=ranking,
-                limits=limits,
-                rounds=rounds,
-                seed=data.seed,
-                inexact=inexact,
-                inside_heads=inside_heads,
-                data=samples,
-                device=device,
-                progress=progress,
-            )
+            edit = pruner.edit(in_rounds(pruner, wanted, cost, rounds))
     facts = {
         "criterion": criterion,
+        "join": join if needs_moments(criterion) else None,
         "refit": refit,
         "seed": data.seed,
         "moments": provenance,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from discedit_onnx.amounts import large, percent, size
+
 from . import edits, timing
-from .output import large, percent, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +63,7 @@ def report(
         screen.warn(f"the {budget.kind} asked for was missed: {_words(budget, asked)}")
     edits.show_groups(screen, edit, "left")
     screen.line()
-    told = dict(edits.costs(edit, output)) if not screen.mute else {}
+    told = dict(edits.costs(edit, values)) if not screen.mute else {}
     place = told.pop("output", None)
     told |= {f"time, batch {t.batch}": str(t) for t in timings}
     words = None if budget is None or asked is None else _words(budget, asked)

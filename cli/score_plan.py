@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .output import number
+from discedit_onnx.amounts import number
 
 if TYPE_CHECKING:
     from discedit_onnx.calibration.moments import Moments

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .output import ellipsis, number, short
+from discedit_onnx.amounts import number
+
+from .output import ellipsis, short
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from discedit_onnx.amounts import large, number, percent, size
+
 from . import options
-from .output import large, number, percent, size
 
 if TYPE_CHECKING:
     from discedit_onnx.calibration.data import Dataset

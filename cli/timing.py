@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .output import change
+from discedit_onnx.amounts import change
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,10 +44,9 @@ class Timing:
 def measure(edit: Edit, data: Dataset | None, device: str) -> list[Timing]:
     """Both models in turn, at each batch size of `BATCHES`, or at the only one they take."""
     from discedit_onnx.editing.verify import random_feeds
-    from discedit_onnx.graph.view import View
     from discedit_onnx.latency import latencies
 
-    view, models = View(edit.source.proto), [edit.source.proto, edit.proto]
+    view, models = edit.views[0], [edit.source.proto, edit.proto]
     (most,) = random_feeds(view, batch=max(BATCHES)) if data is None else data.sample()[:1]
     rows = min((len(values) for values in most.values() if values.ndim), default=1)
     fixed = any((view.shapes.get(name) or (1,))[0] for name in view.inputs)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .amounts import percent
 from .calibration.runner import open_session, run_batches
 from .errors import UsageError
 from .graph.cost import count_parameters
-from .tables import Table, Tabular, facts, share
+from .tables import Table, Tabular, facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,9 +70,9 @@ class Evaluation(Tabular):
         """All of it, and accuracy class by class."""
         timed = {f"latency, batch {n}": f"{ms:.2f} ms" for n, ms in self.latency_ms.items()}
         known = {"parameters": f"{self.parameters:,}", "bytes": f"{self.file_size:,}"}
-        yield facts("Evaluation", **{"top-1": share(self.top1)}, **known, **timed, on=self.device)
+        yield facts("Evaluation", **{"top-1": percent(self.top1)}, **known, **timed, on=self.device)
         each = zip(self.class_names, self.count.tolist(), self.per_class.tolist(), strict=True)
-        rows = tuple((name, f"{count:,}", share(hits)) for name, count, hits in each)
+        rows = tuple((name, f"{count:,}", percent(hits)) for name, count, hits in each)
         yield Table("Top-1 accuracy by class", ("class", "images", "top-1"), rows)
 
     def accuracy_of(self, classes: Sequence[int]) -> float:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .amounts import percent
 from .editing.order import removal_order
 from .graph.axes import Reach
 from .graph.cost import ParameterCount, count_macs
 from .graph.coupling import analyse
 from .graph.rules import find_barrier, find_rule
-from .tables import Table, Tabular, facts, share
+from .tables import Table, Tabular, facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,7 +105,7 @@ class Inspection(Tabular):
             "Inspection",
             parameters=f"{self.parameters:,}",
             MACs=None if self.macs is None else f"{self.macs:,}",
-            removable=f"{share(self.removable_share)} of the parameters at most",
+            removable=f"{percent(self.removable_share)} of the parameters at most",
             no_rule=", ".join(self.unknown) or None,
         )
         rows = tuple((g.name, f"{g.components:,}", f"{g.size:,}") for g in self.groups)

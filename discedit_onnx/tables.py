@@ -93,8 +93,3 @@ def facts(title: str, **values: object) -> Table:
     """A table of names and values; those that are None are left out."""
     rows = tuple((name.replace("_", " "), str(v)) for name, v in values.items() if v is not None)
     return Table(title, ("", ""), rows, words=2)
-
-
-def share(value: float) -> str:
-    """0.942 as 94.2 %; a dash where there is none."""
-    return "-" if value != value else f"{100 * value:.1f} %"

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from discedit_onnx import evaluation
 from discedit_onnx.cli import cli
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep each worker of pytest-xdist, and what it starts, to one core.
+
+    ONNX Runtime and BLAS take a thread for each core that they see, and threads of two workers on
+    the same cores spend their time waiting for one another. BLAS counts when NumPy is imported, so
+    nothing that is imported here may import it.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 @pytest.fixture
-def run(monkeypatch):
-    """Run a command line in this process; latencies are measured for an instant only."""
-    monkeypatch.setattr(evaluation, "LATENCY_SECONDS", 0.02)
+def steady_clock(monkeypatch):
+    """Time is in proportion to size, or measured for an instant: on a busy machine it may rise."""
+    monkeypatch.setattr("discedit_onnx.evaluation.LATENCY_SECONDS", 0.02)
+    monkeypatch.setattr(
+        "discedit_onnx.latency.latencies", lambda models, *_: [m.ByteSize() / 1e6 for m in models]
+    )
+
+
+@pytest.fixture
+def run(monkeypatch, steady_clock):
+    """Run a command line in this process."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def invoke(*arguments: object) -> Result:

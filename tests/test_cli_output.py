@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from discedit_onnx import amounts
 from discedit_onnx.cli import output
 
 
@@ -26,16 +27,16 @@ def test_short(name, want):
 @pytest.mark.parametrize(
     ("form", "value", "want"),
     [
-        (output.number, 1234567, "1,234,567"),
-        (output.large, 999, "999"),
-        (output.large, 31021952, "31.0 M"),
-        (output.large, 4_100_000_000, "4.1 G"),
-        (output.large, None, "unknown"),
-        (output.size, 999, "999 B"),
-        (output.size, 1500, "1.5 kB"),
-        (output.size, 1_116_000, "1.12 MB"),
-        (output.percent, 0.9512, "95.1 %"),
-        (output.percent, math.nan, "-"),
+        (amounts.number, 1234567, "1,234,567"),
+        (amounts.large, 999, "999"),
+        (amounts.large, 31021952, "31.0 M"),
+        (amounts.large, 4_100_000_000, "4.1 G"),
+        (amounts.large, None, "unknown"),
+        (amounts.size, 999, "999 B"),
+        (amounts.size, 1500, "1.5 kB"),
+        (amounts.size, 1_116_000, "1.12 MB"),
+        (amounts.percent, 0.9512, "95.1 %"),
+        (amounts.percent, math.nan, "-"),
     ],
 )
 def test_numbers(form, value, want):
@@ -45,10 +46,10 @@ def test_numbers(form, value, want):
 @pytest.mark.parametrize(
     ("form", "before", "after", "want"),
     [
-        (output.change, 200, 150, "-25.0 %"),
-        (output.change, 0, 150, "-"),
-        (output.points, 0.9, 0.95, "+5.0"),
-        (output.points, math.nan, 0.95, "-"),
+        (amounts.change, 200, 150, "-25.0 %"),
+        (amounts.change, 0, 150, "-"),
+        (amounts.points, 0.9, 0.95, "+5.0"),
+        (amounts.points, math.nan, 0.95, "-"),
     ],
 )
 def test_changes(form, before, after, want):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tracemalloc
 from pathlib import Path
@@ -69,6 +70,20 @@ def assert_same_moments(a, b, rtol):
     np.testing.assert_allclose(a.mean, b.mean, rtol=rtol, atol=rtol * np.abs(b.mean).max())
     atol = rtol * np.abs(b.comoment).max()
     np.testing.assert_allclose(a.comoment, b.comoment, rtol=rtol, atol=atol)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or os.cpu_count() == 1, reason="no cores to be kept from"
+)
+def test_no_more_threads_than_cores_that_may_be_used():
+    """ONNX Runtime counts the machine's."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with open_session(classifier(), "cpu") as found:
+            assert "threads: one for each core (1);" in str(found)
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_calibrate_equals_numpy_on_full_tensors(data, model):

@@ -207,6 +207,24 @@ def test_reductions_of_classes_and_of_pairs(model, coupling, planted):
             saliency(rest, name)
 
 
+def test_pruning_joins_classes_as_asked(model, coupling, planted):
+    """Of two filters the one goes that says less: of all pairs, or of any class."""
+    removed = {
+        join: dx.prune(
+            model, planted[0], sparsity=0.05, criterion="sharp", join=join, device="cpu"
+        ).components
+        for join in ("max", "pairwise-mean")
+    }
+    assert (removed["max"] != removed["pairwise-mean"]).any()
+    for join, comparison in (("max", None), ("pairwise-mean", Pairs((0, 1, 2)))):
+        scores = score(model, coupling, planted[0], "sharp", comparison=comparison)
+        found = saliency(scores, join)
+        assert found[removed[join]].max() < np.median(found)
+    for criterion, join in (("l1", "min"), ("fisher", "median")):
+        with pytest.raises(UsageError, match=join):
+            dx.prune(model, planted[0], sparsity=0.05, criterion=criterion, join=join)
+
+
 def test_a_component_that_tells_one_class_of_three_apart_is_not_lost(model, coupling, planted):
     """The published minimum over classes would call it useless if any pair shared its law."""
     moments, target, _ = planted

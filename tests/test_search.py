@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tiny_models import classifier, taught, write_images
 
 import discedit_onnx as dx
-from discedit_onnx import latency
 from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.editing.order import Limits
 from discedit_onnx.editing.prune import check_request
@@ -21,12 +20,6 @@ from discedit_onnx.editing.pruner import Pruner
 from discedit_onnx.editing.search import newcombe, search, split, wilson
 from discedit_onnx.errors import DataError, GateError
 from discedit_onnx.graph.coupling import analyse
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    monkeypatch.setattr(latency, "TURN", 0.002)
-    monkeypatch.setattr(latency, "REST", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +37,7 @@ def pruner(place, data, **options):
     model = dx.load(place / "model.onnx")
     settings = {"criterion": "least-squares", "refit": "patch"} | options
     return Pruner(
-        model, analyse(model.proto), None, data, "sparsity", settings["criterion"], "global",
+        model, analyse(model.proto), None, data, "sparsity", settings["criterion"], "max", "global",
         Limits(), settings["refit"], 0, "cpu", None,
     )  # fmt: skip
 
@@ -151,7 +144,7 @@ def check_most(place):
     from discedit_onnx.editing.order import removal_order
 
     order = removal_order(coupling, np.zeros(coupling.size))
-    cost = check_request(model, coupling, _nothing(), "l1")
+    cost = check_request(model, coupling, _nothing())
     return 1 - cost.left(order.first(len(order.steps))) / cost.total
 
 
@@ -231,6 +224,17 @@ def test_other_samples_for_validation(run, place, monkeypatch, tmp_path):
     line = (*COMMAND, "--data", "data", "--max-drop", "90", "--validation", tmp_path / "other")
     found = json.loads(run(*line, "--json").stdout)["search"]
     assert found["samples"] == 27
+
+
+def test_rounds(run, place, monkeypatch):
+    monkeypatch.chdir(place)
+    line = (*COMMAND, "--sparsity", 0.3, "--rounds", 2, "--json")
+    found = json.loads(run(*line, "--data", "data").stdout)
+    assert found["rounds"] == 2
+    assert found["budget"]["reached"] >= 0.3
+    refused = run(*line, "--criterion", "fisher")
+    assert refused.exit_code == 4
+    assert "--rounds needs" in refused.stderr
 
 
 @pytest.mark.parametrize(

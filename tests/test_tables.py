@@ -8,7 +8,8 @@ import pytest
 
 import discedit_onnx as dx
 from discedit_onnx import evaluation
-from discedit_onnx.tables import MOST_COLUMNS, MOST_ROWS, Table, share
+from discedit_onnx.amounts import percent
+from discedit_onnx.tables import MOST_COLUMNS, MOST_ROWS, Table
 
 
 @pytest.fixture(scope="module")
@@ -72,5 +73,5 @@ def test_what_is_too_much_is_counted():
 
 
 def test_shares():
-    assert share(0.942) == "94.2 %"
-    assert share(float("nan")) == "-"
+    assert percent(0.942) == "94.2 %"
+    assert percent(float("nan")) == "-"

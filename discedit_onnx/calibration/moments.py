@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..amounts import percent
 from ..errors import DataError
-from ..tables import Table, Tabular, facts, share
+from ..tables import Table, Tabular, facts
 from . import histograms, second
 from .sums import FloatArray, Sums, combine
 from .taps import GATHERED, Tap
@@ -86,7 +87,7 @@ class Moments(Tabular):
             of=f"model {self.source[:12]}...",
             channels=f"{self.mean.shape[1]:,} in {len(self.taps)} tensors",
             features=", ".join(self.features),
-            accuracy=None if self.accuracy is None else share(self.accuracy),
+            accuracy=None if self.accuracy is None else percent(self.accuracy),
         )
         counted = zip(self.class_names, self.count.tolist(), strict=True)
         rows = tuple((name, f"{count:,}") for name, count in counted)

@@ -80,11 +80,11 @@ class Session:
     def __str__(self) -> str:
         """What ONNX Runtime was really given to run with."""
         found = self.inner.get_session_options()
-        threads = found.intra_op_num_threads or f"one for each core ({os.cpu_count()})"
+        threads = found.intra_op_num_threads or os.cpu_count()
         level = str(found.graph_optimization_level).rpartition("ORT_")[2]
         return (
             f"ONNX Runtime on {self.device}: {', '.join(self.inner.get_providers())}; threads: "
-            f"{threads}; optimisation: {level.replace('_', ' ').lower()}"
+            f"one for each core ({threads}); optimisation: {level.replace('_', ' ').lower()}"
         )
 
     def close(self) -> None:
@@ -233,12 +233,25 @@ def create_session(
     """An `InferenceSession` that prints no warnings and never changes its providers by itself."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = _threads()
     for key, value in (settings or {}).items():
         options.add_session_config_entry(key, value)
     if weights:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
     return ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
+
+
+def _threads() -> int:
+    """Threads for a session, or 0 for what ONNX Runtime takes: one for each core of the machine.
+
+    It does not see that a process may be kept to some of them (taskset, containers). Its threads
+    spin where they wait, so that more of them than cores take twice the time, and the others' too.
+    """
+    if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
+        return 0
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < (os.cpu_count() or 1) else 0
 
 
 def _create(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import DataError, UsageError
-from ..scoring.saliency import DEFAULT_WITNESS, find_reduction
+from ..scoring.saliency import DEFAULT_REDUCTION, DEFAULT_WITNESS, find_reduction
 from ..scoring.witness import WITNESSES
 
 DATA_FREE = ("l1", "l2", "random")
@@ -29,14 +28,11 @@ class Factor:
     ----------
     name
         One of `criteria`.
-    reduction
-        How a witness's bounds are joined into one number, as in `saliency`.
     power
         To which it is raised: how much it counts beside the others.
     """
 
     name: str
-    reduction: str = "max"
     power: float = 1.0
 
 
@@ -46,7 +42,7 @@ def criteria() -> tuple[str, ...]:
 
 
 def factors(criterion: str) -> tuple[Factor, ...]:
-    """Read a criterion: ``fisher``, ``fisher:top-3``, ``least-squares*fisher^0.5``.
+    """Read a criterion: ``fisher``, or a product as ``least-squares*fisher^0.5``.
 
     A product trades one saliency for another: a component that tells no class apart but carries
     energy, say, stays or goes by how much each of them counts.
@@ -56,23 +52,19 @@ def factors(criterion: str) -> tuple[Factor, ...]:
     UsageError
         If it can't be read, or names what there is not.
     """
-    return tuple(_factor(part.strip(), criterion) for part in criterion.split("*"))
-
-
-def _factor(part: str, criterion: str) -> Factor:
-    found = re.fullmatch(r"([^:^]*)(?::([^^]*))?(?:\^(-?\d+(?:\.\d+)?))?", part)
-    if found is None or found[1] not in criteria():
-        name = criterion if found is None else found[1]
-        raise UsageError(
-            f"no criterion named {name!r}; there are {', '.join(criteria())}, "
-            "and products as fisher*energy^0.5"
-        )
-    name, reduction, power = found.groups()
-    if reduction is not None:
-        if name not in WITNESSES:
-            raise UsageError(f"{part}: only a witness's bounds can be joined by {reduction!r}")
-        find_reduction(reduction)
-    return Factor(name, reduction or "max", float(power or 1))
+    found = []
+    for part in criterion.split("*"):
+        name, _, power = part.strip().partition("^")
+        if name not in criteria():
+            raise UsageError(
+                f"no criterion named {name!r}; there are {', '.join(criteria())}, and products "
+                "as fisher*energy^0.5"
+            )
+        try:
+            found.append(Factor(name, float(power or 1)))
+        except ValueError:
+            raise UsageError(f"--criterion {criterion}: {power!r} is no power") from None
+    return tuple(found)
 
 
 def needs_moments(criterion: str) -> bool:
@@ -83,6 +75,20 @@ def needs_moments(criterion: str) -> bool:
 def needs_samples(criterion: str) -> bool:
     """Whether a criterion runs the model on samples."""
     return any(factor.name == LEAST_SQUARES for factor in factors(criterion))
+
+
+def check_criterion(criterion: str, join: str = DEFAULT_REDUCTION) -> None:
+    """Refuse names that there are not, and joining classes where nothing is said of classes.
+
+    Raises
+    ------
+    UsageError
+        Naming what there is.
+    """
+    witness = any(factor.name in WITNESSES for factor in factors(criterion))
+    find_reduction(join)
+    if join != DEFAULT_REDUCTION and not witness:
+        raise UsageError(f"--join {join} joins a witness's bounds, and {criterion} has none")
 
 
 def defaults(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..amounts import percent
 from ..errors import DataError
-from ..graph.cost import ParameterCount
+from ..graph.cost import ParameterCount, count_macs
 from ..graph.coupling import analyse
+from ..graph.view import View
 from ..model import save
-from ..tables import Table, Tabular, facts, share
+from ..tables import Table, Tabular, facts
 from .lineage import inscribe
 from .plan import plan_removal, plan_zeroing
 from .surgery import apply
@@ -67,13 +70,24 @@ class Edit(Tabular):
         before, after = self.parameters
         return 1 - after / before if before else 0.0
 
+    @cached_property
+    def views(self) -> tuple[View, View]:
+        """The graphs before and after."""
+        return View(self.source.proto), View(self.proto)
+
+    @cached_property
+    def macs(self) -> tuple[int | None, int | None]:
+        """Multiply-accumulates for one sample, before and after; None where they are unknown."""
+        before, after = self.views
+        return count_macs(before), count_macs(after)
+
     def tables(self) -> Iterator[Table]:
         """What it came to, and what is left of each group."""
         before, after = self.parameters
         found = self.equality
         yield facts(
             f"{self.source.path}, edited",
-            parameters=f"{before:,} -> {after:,} ({share(-self.sparsity)})",
+            parameters=f"{before:,} -> {after:,} ({percent(-self.sparsity)})",
             exact=self.plan.exact,
             deviation=f"{found.deviation:.1e}, on {found.samples} {found.origin}",
         )

@@ -9,8 +9,9 @@ import numpy as np
 from ..errors import UsageError
 from ..graph.axes import Reach
 from ..graph.coupling import analyse
+from ..scoring.saliency import DEFAULT_REDUCTION
 from .budget import Budget, require_reach
-from .criteria import defaults, factors, require_data
+from .criteria import check_criterion, defaults, require_data
 from .measures import WithBiases, cost_of
 from .order import Limits, Ranking, removal_order
 from .pruner import Pruner
@@ -36,6 +37,7 @@ def prune(
     budget: Budget | None = None,
     sparsity: float | None = None,
     criterion: str | None = None,
+    join: str = DEFAULT_REDUCTION,
     ranking: Ranking = "global",
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     refit: Refitting | None = None,
@@ -61,10 +63,13 @@ def prune(
         In place of a budget, the share of the model's parameters to remove, in [0, 1).
     criterion
         "least-squares" (what the rest can make up for best, needs `data`); a witness of
-        `scoring.witness.WITNESSES`, which may name how its bounds are joined ("fisher:top-3");
-        "energy" (mean square, relative to its layer's); "l1", "l2" (filter norms, likewise);
-        "random"; or a product, such as "fisher*energy^0.5" (`criteria.factors`). By default
-        "least-squares" where there are data and no moments, else a witness.
+        `scoring.witness.WITNESSES`; "energy" (mean square, relative to its layer's); "l1", "l2"
+        (filter norms, likewise); "random"; or a product, such as "fisher*energy^0.5"
+        (`criteria.factors`). By default "least-squares" where there are data and no moments, else
+        a witness.
+    join
+        How a witness's bounds for all classes become one number: "max", "mean", "min", "top-3"
+        and the like, "pairwise-min", "pairwise-mean"; see `scoring.saliency.REDUCTIONS`.
     ranking
         How components of different groups are compared; see `order.removal_order`.
     limits
@@ -100,8 +105,8 @@ def prune(
     Raises
     ------
     UsageError
-        If the criterion is unknown, not exactly one of `budget` and `sparsity` is given, or the
-        graph does not allow the budget.
+        If the criterion or the way to join classes is unknown, not exactly one of `budget` and
+        `sparsity` is given, or the graph does not allow the budget.
     DataError
         If data or moments are needed and not given, or the moments are of another model.
     GateError
@@ -111,9 +116,10 @@ def prune(
     criterion, refit = defaults(criterion, refit, data is not None, moments is not None)
     require_data(criterion, refit, rounds, data is not None)
     coupling = analyse(model.proto, Reach(inexact, inside_heads))
-    cost = check_request(model, coupling, wanted, criterion, limits, refit, device)
+    check_criterion(criterion, join)
+    cost = check_request(model, coupling, wanted, limits, refit, device)
     pruner = Pruner(
-        model, coupling, moments, data, wanted.kind, criterion, ranking, limits, refit, seed,
+        model, coupling, moments, data, wanted.kind, criterion, join, ranking, limits, refit, seed,
         device, progress,
     )  # fmt: skip
     return pruner.edit(in_rounds(pruner, wanted, cost, rounds))
@@ -129,7 +135,6 @@ def check_request(
     model: Model,
     coupling: Coupling,
     budget: Budget,
-    criterion: str,
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     refit: Refitting = "off",
     device: str = "auto",
@@ -144,10 +149,8 @@ def check_request(
     Raises
     ------
     UsageError
-        If the criterion is unknown, a pattern of the limits fits nothing, or the graph does not
-        allow the budget.
+        If a pattern of the limits fits nothing, or the graph does not allow the budget.
     """
-    factors(criterion)
     cost = cost_of(budget.kind, model, coupling, device)
     if refit != "off":
         cost = WithBiases(cost, budget.kind, missing_biases(coupling.view))

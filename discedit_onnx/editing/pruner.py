@@ -12,9 +12,8 @@ from ..calibration.gathering import calibrate
 from ..calibration.placement import taps_of
 from ..errors import DataError
 from ..graph.cost import MacCount, ParameterCount
-from ..scoring.comparison import Pairs, single_classes
 from ..scoring.energy import energy
-from ..scoring.saliency import find_reduction, saliency, score
+from ..scoring.saliency import comparison_for, saliency, score
 from ..scoring.weights import chance, magnitude
 from .criteria import ENERGY, LEAST_SQUARES, factors, needs_moments, needs_samples
 from .edit import carry_out
@@ -56,7 +55,7 @@ class Pruner:
         What there is to look at.
     kind
         Of the budget.
-    criterion, ranking, limits, refit, seed, device, progress
+    criterion, join, ranking, limits, refit, seed, device, progress
         As in `prune`.
     """
 
@@ -66,6 +65,7 @@ class Pruner:
     data: Dataset | None
     kind: Kind
     criterion: str
+    join: str
     ranking: Ranking
     limits: Limits
     refit: Refitting
@@ -118,10 +118,8 @@ class Pruner:
         known = require(moments, self.criterion)
         if part.name == ENERGY:
             return energy(its, known)
-        pairs = find_reduction(part.reduction).pairwise
-        comparison = Pairs(single_classes(known)) if pairs else None
-        scores = score(current, its, known, part.name, comparison=comparison)
-        return saliency(scores, part.reduction)
+        comparison = comparison_for(self.join, known)
+        return saliency(score(current, its, known, part.name, comparison=comparison), self.join)
 
     def order_of(self, saliency: NDArray[np.float64]) -> Order:
         """The order of removals for a saliency of shape (components,)."""

@@ -12,8 +12,7 @@ from ..calibration.classes import UNKNOWN
 from ..calibration.runner import run_batches
 from ..calibration.session import open_session
 from ..errors import DataError, GateError
-from ..graph.cost import ParameterCount, count_macs
-from ..graph.view import View
+from ..graph.cost import ParameterCount
 from .budget import Budget, cut_off, give_back
 
 if TYPE_CHECKING:
@@ -220,7 +219,7 @@ class _Judge:
         right = self._answers(edit.proto) == self._truth
         before, after = float(self._right.mean()), float(right.mean())
         drop = Drop(before, after, *self._interval(self._right, right))
-        return Candidate(edit, count_macs(View(edit.proto)), edit.proto.ByteSize(), drop)
+        return Candidate(edit, edit.macs[1], edit.proto.ByteSize(), drop)
 
 
 def wilson(hits: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

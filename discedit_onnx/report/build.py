@@ -13,9 +13,7 @@ from ..difference import compare_layers
 from ..editing.plan_file import digest
 from ..environment import PACKAGES
 from ..errors import DataError
-from ..graph.cost import count_macs
 from ..graph.coupling import analyse
-from ..graph.view import View
 from ..model import load
 from .figures import (
     Accuracy,
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import onnx
     from numpy.typing import NDArray
 
     from ..difference import Layer
@@ -110,8 +107,8 @@ def build(
     before, after = edit.parameters
     return Report(
         run=run,
-        source=_file(edit.source, edit.source.proto, before),
-        result=_file(written, edit.proto, after),
+        source=_file(edit.source, before, edit.macs[0]),
+        result=_file(written, after, edit.macs[1]),
         plan_sha256=digest(edit.plan),
         exact=edit.plan.exact,
         equality=edit.equality,
@@ -191,8 +188,7 @@ def heat_map(scores: Scores, removed: NDArray[np.bool_]) -> HeatMap:
     return HeatMap(scores.witness, scores.confidence, tuple(names), tuple(layers))
 
 
-def _file(model: Model, proto: onnx.ModelProto, parameters: int) -> File:
-    macs = count_macs(View(proto))
+def _file(model: Model, parameters: int, macs: int | None) -> File:
     return File(str(model.path), model.hash, model.file_size, parameters, macs)
 
 

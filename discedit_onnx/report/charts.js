@@ -130,7 +130,7 @@ async function heat({ columns, layers }) {
     },
   }, values.length);
   const select = document.getElementById("layer");
-  rows.forEach((name, i) => select.add(new Option(name, i)));
+  rows.forEach((name, i) => select.add(new Option(name.slice(name.indexOf(" ") + 1), i)));
   select.addEventListener("change", () => channels(layers[select.value], named));
   view.addEventListener("click", (_, item) => {
     if (item?.datum?.at === undefined) return;
@@ -155,8 +155,9 @@ async function channels(layer, named) {
   })));
   const cuts = layer.shown.filter((_, i) => layer.removed[i])
     .map((channel) => ({ channel: String(channel), column: gone }));
+  document.getElementById("cuts").hidden = !cuts.length;
   const x = { field: "column", type: "nominal", title: null,
-    scale: { domain: [...named, gone] },
+    scale: { domain: cuts.length ? [...named, gone] : named },
     axis: { labelExpr, labelAngle: -45, labelOverlap: true, labelLimit: 90 } };
   const y = { field: "channel", type: "nominal", sort: order, title: "channel",
     scale: { domain: order }, axis: { labelOverlap: true } };

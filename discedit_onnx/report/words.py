@@ -4,44 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .. import amounts
+
 if TYPE_CHECKING:
     from .figures import Accuracy, Report
 
 
-def large(value: int | None) -> str:
-    """31021952 as 31.0 M."""
-    if value is None:
-        return "unknown"
-    for unit, name in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
-        if value >= unit:
-            return f"{value / unit:.1f}{name}"
-    return str(value)
+def unbroken(text: str) -> str:
+    """In one piece, wherever lines are broken."""
+    return text.replace(" ", "\u00a0")
 
 
 def percent(share: float) -> str:
-    """0.942 as 94.2 %, in one piece."""
-    return f"{100 * share:.1f}\u00a0%"
+    """0.942 as 94.2 %."""
+    return unbroken(amounts.percent(share))
 
 
 def change(before: float | None, after: float | None) -> str:
     """From one number to another, as -20.1 %."""
-    if before is None or after is None or not before:
-        return "-"
-    return f"{100 * (after / before - 1):+.1f} %"
+    return unbroken(amounts.change(before, after))
+
+
+def large(value: int | None) -> str:
+    """31021952 as 31.0 M."""
+    return unbroken(amounts.large(value))
 
 
 def accuracy(found: Accuracy | None) -> str:
     """94.2 % (93.2 to 95.0)."""
     if found is None:
         return "-"
-    return f"{percent(found.value)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    interval = f"({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"{percent(found.value)} {unbroken(interval)}"
 
 
 def points(before: Accuracy | None, after: Accuracy | None) -> str:
     """The change in percentage points."""
     if before is None or after is None:
         return "-"
-    return f"{100 * (after.value - before.value):+.1f}"
+    return amounts.points(before.value, after.value)
 
 
 def verdict(report: Report) -> str:
@@ -72,8 +73,8 @@ def summary(report: Report) -> list[tuple[str, str, str, str]]:
         words = (accuracy(top.before), accuracy(top.after), points(top.before, top.after))
         rows.insert(0, ("top-1 accuracy", *words))
     rows += [
-        (f"latency, batch {t.batch}", f"{t.before:.2f} ms", f"{t.after:.2f} ms",
-         change(t.before, t.after))
+        (f"latency, batch {t.batch}", unbroken(f"{t.before:.2f} ms"),
+         unbroken(f"{t.after:.2f} ms"), change(t.before, t.after))
         for t in report.latency
     ]  # fmt: skip
     return rows

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 DEFAULT_WITNESS = "fisher"
 """The one that pruning and forgetting do best by (docs/bounds.md)."""
 
+DEFAULT_REDUCTION = "max"
+"""The one that pruning does best by (docs/pruning.md)."""
+
 MOST_BYTES = 4 * 2**30
 """Of one table of bounds; pairs of a thousand classes would take a hundred times as much."""
 
@@ -256,7 +259,19 @@ def find_reduction(name: str) -> Reduction:
     return Reduction(lambda bounds: np.sort(bounds, axis=1)[:, -number:].mean(axis=1))
 
 
-def saliency(scores: Scores, reduction: str = "max") -> NDArray[np.float64]:
+def comparison_for(reduction: str, moments: Moments) -> Comparison:
+    """What has to be scored for a reduction: all pairs of classes, or each against the rest.
+
+    Raises
+    ------
+    UsageError
+        If there is no such reduction.
+    """
+    single = single_classes(moments)
+    return Pairs(single) if find_reduction(reduction).pairwise else OneVsRest(single)
+
+
+def saliency(scores: Scores, reduction: str = DEFAULT_REDUCTION) -> NDArray[np.float64]:
     """One number per component: the lower, the less it tells classes apart.
 
     A component's bound in a column is the largest over its channels, in all layers that it spans

@@ -154,7 +154,8 @@ class _System:
         self._energy = (read * passed).astype(np.float64) + 1e-30
         self._energy += 1e-3 * self._energy.mean()
         self._rows = slide.patches(x)
-        some = self._rows[:, :: max(1, self._rows.shape[1] // self._enough())]
+        enough = ROWS_PER_FEATURE * self._rows.shape[2]
+        some = self._rows[:, :: max(1, self._rows.shape[1] // enough)]
         gram = (some.transpose(0, 2, 1) @ some).astype(np.float64) / some.shape[1]
         features = gram.shape[1]
         self._level = np.trace(gram, axis1=1, axis2=2) / features + 1e-30
@@ -181,9 +182,9 @@ class _System:
 
     def _normal(self, change: Fit) -> Fit:
         """Forth and back, and the ridge."""
-        found = self._rows @ change.matrix.astype(np.float32)
-        found += change.bias[:, None].astype(np.float32)
-        inner = found.transpose(1, 0, 2).reshape(self._slope.shape) * self._slope
+        given = self._rows @ change.matrix.astype(np.float32)
+        given += change.bias[:, None].astype(np.float32)
+        inner = given.transpose(1, 0, 2).reshape(self._slope.shape) * self._slope
         found = self._transposed(self._second.apply(inner, self._matrix))
         energy = RIDGE * self._by_output(self._energy)
         return Fit(
@@ -205,10 +206,6 @@ class _System:
 
     def _by_output(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return values.reshape(self._groups, -1)
-
-    def _enough(self) -> int:
-        """Rows for the moments of the inputs."""
-        return ROWS_PER_FEATURE * self._rows.shape[2]
 
 
 def _dot(a: Fit, b: Fit) -> float:

@@ -3,7 +3,9 @@
 Run with ``python benchmarks/pruning.py``: the sample models. Any other classifier with its folders:
 ``--model M.onnx --calibration DIR --test DIR [--preprocess FILE]``. Choice and refit see some
 calibration images, other ones for each seed, and no labels but where a witness scores; accuracies
-are of all test images. ``onnxsim`` (`pip install onnxsim`) is compared where it is installed.
+are of all test images. ``onnxsim``, and ``torch-pruning`` on the PyTorch originals of the sample
+models, are compared in the same run where they are installed. A ranking is made once for all
+ratios; seconds are those of cutting, refitting and proving.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import statistics
@@ -19,23 +22,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from pruning_torch import IMPORTANCES, ORIGINALS, TorchPruned
+
 import discedit_onnx as dx
 from discedit_onnx.calibration.session import open_session
+from discedit_onnx.editing.budget import Budget
+from discedit_onnx.editing.order import Limits
+from discedit_onnx.editing.prune import check_request
+from discedit_onnx.editing.pruner import Pruner
+from discedit_onnx.editing.rounds import in_rounds
 from discedit_onnx.errors import DisceditError
 from discedit_onnx.graph.cost import count_parameters
+from discedit_onnx.graph.coupling import analyse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import onnx
 
     from discedit_onnx.calibration.data import Dataset
+    from discedit_onnx.editing.criteria import Refitting
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 DATA = SAMPLES / "fashion_mnist"
 MODELS = ("fashion_resnet20", "fashion_vgg", "fashion_mobilenet")
-CHOICES = ("least-squares", "sharp", "fisher", "quadratic", "histogram", "l1", "l2", "random")
-REFITS = ("off", "bias", "patch")
+CHOICES = (
+    "least-squares", "fisher", "sharp", "quadratic", "histogram", "energy", "fisher*energy",
+    "least-squares*fisher^0.5", "l1", "l2", "random",
+)  # fmt: skip
+REFITS = ("off", "bias", "channel", "patch")
 BATCH = 250
 HALVINGS = 8
 """Steps to the share of channels that makes another tool remove as many parameters."""
@@ -86,6 +102,7 @@ class Bench:
 
     def __init__(self, task: Task, options: argparse.Namespace) -> None:
         self.model = dx.load(task.model)
+        self.coupling = analyse(self.model.proto)
         self.test = list(self._data(task, task.test).batches(BATCH))
         self.calibrations = [
             self._data(task, task.calibration, options.samples, seed)
@@ -109,24 +126,45 @@ class Bench:
                 hits += int((logits.argmax(axis=1) == batch.labels).sum())
         return hits / sum(len(batch) for batch in self.test)
 
-    def ours(self, choice: str, refit: str, ratio: float) -> Row:
-        """`prune`, once for each seed."""
-        row = Row(choice, refit, ratio, [], [], [])
+    def ours(self, choice: str, refit: Refitting, ratios: Sequence[float]) -> list[Row]:
+        """Each ratio by the same ranking, once for each seed."""
+        rows = [Row(choice, refit, ratio, [], [], []) for ratio in ratios]
         for seed, (data, moments) in enumerate(zip(self.calibrations, self.moments, strict=True)):
-            start = time.perf_counter()
-            edit = dx.prune(
-                self.model,
-                moments,
-                sparsity=ratio,
-                criterion=choice,
-                refit=refit,  # type: ignore[arg-type]
-                data=data,
-                seed=seed,
-            )
-            row.seconds.append(time.perf_counter() - start)
-            row.reached.append(edit.sparsity)
-            row.accuracy.append(self.accuracy(edit.proto))
-        return row
+            pruner = Pruner(
+                self.model, self.coupling, moments, data, "sparsity", choice, "max", "global",
+                Limits(), refit, seed, "auto", None,
+            )  # fmt: skip
+            for row in rows:
+                budget = Budget("sparsity", row.ratio)
+                cost = check_request(self.model, self.coupling, budget, Limits(), refit, "auto")
+                removed = in_rounds(pruner, budget, cost, 1)
+                start = time.perf_counter()
+                edit = pruner.edit(removed)
+                row.seconds.append(time.perf_counter() - start)
+                row.reached.append(edit.sparsity)
+                row.accuracy.append(self.accuracy(edit.proto))
+        return rows
+
+    def torchs(self, task: Task, ratios: Sequence[float]) -> Iterator[Row]:
+        """Torch-Pruning, where it is installed and there is a PyTorch original."""
+        if task.name not in ORIGINALS or importlib.util.find_spec("torch_pruning") is None:
+            return
+        (name,) = (value.name for value in self.model.proto.graph.input)
+        test = [(batch.feeds[name], np.asarray(batch.labels)) for batch in self.test]
+        peer = TorchPruned(task.name, test)
+        for kind in IMPORTANCES:
+            for ratio in ratios:
+                row = Row(f"Torch-Pruning {kind}", "none", ratio, [], [], [])
+                for data in self.calibrations[: 1 if kind == "l2" else None]:
+                    batches = list(data.batches(BATCH))
+                    images = np.concatenate([batch.feeds[name] for batch in batches])
+                    labels = np.concatenate([batch.labels for batch in batches])
+                    start = time.perf_counter()
+                    removed, accuracy = peer.prune(ratio, kind, (images, labels))
+                    row.seconds.append(time.perf_counter() - start)
+                    row.reached.append(removed)
+                    row.accuracy.append(accuracy)
+                yield row
 
     def onnxsims(self, ratio: float) -> Iterator[Row]:
         """onnxsim's structured pruning, with the share of channels that removes as much."""
@@ -178,15 +216,18 @@ def table(task: Task, options: argparse.Namespace) -> None:
     print(f"\n### {task.name}: {100 * bench.dense:.2f} % of {images:,} test images\n")
     print("| choice | refit | asked | removed | accuracy | seconds |")
     print("|---|---|---|---|---|---|")
+    for choice in options.choices:
+        for refit in options.refits:
+            try:
+                for row in bench.ours(choice, refit, options.ratios):
+                    print(row, flush=True)
+            except DisceditError as error:
+                print(f"| {choice} | {refit} | | | {error} | |")
     for ratio in options.ratios:
-        for choice in options.choices:
-            for refit in options.refits:
-                try:
-                    print(bench.ours(choice, refit, ratio), flush=True)
-                except DisceditError as error:
-                    print(f"| {choice} | {refit} | {100 * ratio:.0f} % | | {error} | |")
         for row in bench.onnxsims(ratio):
             print(row, flush=True)
+    for row in bench.torchs(task, options.ratios):
+        print(row, flush=True)
 
 
 def main() -> None:
@@ -198,11 +239,15 @@ def main() -> None:
     parser.add_argument("--preprocess")
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.5, 0.7])
+    parser.add_argument(
+        "--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    )
     parser.add_argument("--choices", nargs="+", default=CHOICES)
     parser.add_argument("--refits", nargs="+", default=REFITS)
     options = parser.parse_args()
-    packages = ("discedit-onnx", "onnx", "onnxruntime", "numpy", "onnxsim")
+    packages = (
+        "discedit-onnx", "onnx", "onnxruntime", "numpy", "onnxsim", "torch", "torch-pruning"
+    )  # fmt: skip
     versions = []
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 ORIGINALS = {"fashion_resnet20": "ResNet20", "fashion_vgg": "VGG", "fashion_mobilenet": "MobileNet"}
+IMPORTANCES = ("l2", "taylor")
 HALVINGS = 8
 """Steps to the share of channels that makes it remove as many parameters."""
 
@@ -44,20 +45,17 @@ class TorchPruned:
         self._module = original(name)
         self.accuracy = self._accuracy(self._module)
 
-    def rows(
-        self, ratio: float, calibration: Labelled, importances: Sequence[str]
-    ) -> Iterator[tuple[str, float, float]]:
-        """Name, share of the parameters removed, and accuracy, by each importance."""
-        for importance in importances:
-            low, high, best = 0.0, 1.0, self._module
-            for _ in range(HALVINGS):
-                middle = (low + high) / 2
-                found = self._pruned(middle, importance, calibration)
-                if self._removed(found) >= ratio:
-                    high, best = middle, found
-                else:
-                    low = middle
-            yield f"Torch-Pruning {importance}", self._removed(best), self._accuracy(best)
+    def prune(self, ratio: float, importance: str, calibration: Labelled) -> tuple[float, float]:
+        """Share of the parameters removed, at least `ratio`, and the accuracy that is left."""
+        low, high, best = 0.0, 1.0, self._module
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            found = self._pruned(middle, importance, calibration)
+            if self._removed(found) >= ratio:
+                high, best = middle, found
+            else:
+                low = middle
+        return self._removed(best), self._accuracy(best)
 
     def _pruned(self, share: float, importance: str, calibration: Labelled) -> Any:
         import torch

@@ -435,6 +435,9 @@ def test_a_criterion_that_is_unknown(here, refused):
     arguments = commands(here, here / "model.onnx")["prune"]
     says = "no criterion named 'best'; there are least-squares, t1"
     refused(USAGE, *arguments, "--criterion", "best", says=says)
+    refused(USAGE, *arguments, "--join", "best", says="no reduction named 'best'; there are max")
+    says = "--join min joins a witness's bounds, and l1 has none"
+    refused(USAGE, *arguments, "--criterion", "l1", "--join", "min", says=says)
 
 
 # Devices

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from tiny_models import CLASS_NAMES, classifier, taught, write_images
 
+from discedit_onnx.api import calibrate, open_data
 from discedit_onnx.errors import ModelError
 from discedit_onnx.model import CLASS_NAMES_KEY, load, save
 
@@ -26,15 +27,24 @@ def contents(folder):
     }
 
 
-@pytest.fixture
-def here(tmp_path, run):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """A folder with a tiny model, its moments, images, and a folder for outputs."""
-    proto = taught(classifier(), write_images(tmp_path / "images", (5, 4, 4)))
+    folder = tmp_path_factory.mktemp("whole")
+    proto = taught(classifier(), write_images(folder / "images", (5, 4, 4)))
     proto.metadata_props.add(key=CLASS_NAMES_KEY, value='["ant", "bee", "cat"]')
-    onnx.save(proto, tmp_path / "model.onnx")
-    (tmp_path / "out").mkdir()
-    assert run("calibrate", tmp_path / "model.onnx", "--data", tmp_path / "images").exit_code == 0
-    return tmp_path
+    onnx.save(proto, folder / "model.onnx")
+    (folder / "out").mkdir()
+    model = load(folder / "model.onnx")
+    moments = calibrate(model, open_data(model, folder / "images"), device="cpu")
+    moments.save(folder / "model.moments.safetensors")
+    return folder
+
+
+@pytest.fixture
+def here(whole, tmp_path):
+    """A copy of it, to be spoilt."""
+    return shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -435,6 +445,9 @@ def test_a_criterion_that_is_unknown(here, refused):
     arguments = commands(here, here / "model.onnx")["prune"]
     says = "no criterion named 'best'; there are least-squares, t1"
     refused(USAGE, *arguments, "--criterion", "best", says=says)
+    refused(USAGE, *arguments, "--join", "best", says="no reduction named 'best'; there are max")
+    says = "--join min joins a witness's bounds, and l1 has none"
+    refused(USAGE, *arguments, "--criterion", "l1", "--join", "min", says=says)
 
 
 # Devices

@@ -270,6 +270,17 @@ def test_prune_by_moments_and_prove_on_images(run, resnet, moments, few, data, t
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
+def test_prune_joins_classes_as_asked(run, resnet, tmp_path):
+    plans = []
+    for join in ("max", "pairwise-mean"):
+        out = tmp_path / f"{join}.json"
+        found = ran(run("prune", resnet, "--sparsity", 0.1, "--join", join, "--dry-run", "-o", out,
+                        "--json"))  # fmt: skip
+        assert json.loads(found)["join"] == join
+        plans.append(json.loads(out.read_text())["cuts"])
+    assert plans[0] != plans[1]
+
+
 def test_nothing_pruned_is_the_same_file(run, resnet, tmp_path):
     text = ran(run("prune", resnet, "--sparsity", 0, "-o", tmp_path / "same.onnx"))
     assert (tmp_path / "same.onnx").read_bytes() == resnet.read_bytes()

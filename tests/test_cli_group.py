@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -22,6 +23,21 @@ from discedit_onnx.scoring.witness import WITNESSES
 
 PROGRAM = [sys.executable, "-m", "discedit_onnx"]
 HEAVY = ("numpy", "onnx", "onnxruntime", "rich", "scipy", "PIL", "onnx_graphsurgeon")
+
+
+def shown(command, stream, **options):
+    """What a command that succeeds writes to a stream that is a terminal, and to its output."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, **{stream: theirs}, **options) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 65536):
+                seen += part
+        printed = process.stdout.read() if process.stdout else b""
+    os.close(ours)
+    assert process.returncode == 0
+    return seen, printed
 
 
 def test_help_loads_nothing_heavy_and_answers_at_once():
@@ -171,25 +187,12 @@ def test_names_that_the_terminal_can_not_show(few, tmp_path, encoding):
 
 def test_a_bar_for_those_who_watch(few, tmp_path):
     """Standard error is a terminal here; elsewhere in these tests it is not, and stays empty."""
-    ours, theirs = pty.openpty()
     command = [
         *PROGRAM, "calibrate", few / "fashion_resnet20.onnx", "--json", "--batch-size", "8",
         "--data", few / "fashion_mnist/calibration", "-o", tmp_path / "m.safetensors",
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs) as process:
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            seen += part
-        json.loads(process.stdout.read())
-    os.close(ours)
-    assert process.returncode == 0
+    seen, printed = shown(command, "stderr", stdout=subprocess.PIPE)
+    json.loads(printed)
     assert b"calibrating" in seen
     assert b"60/60" in seen
     assert b"/s" in seen
@@ -231,21 +234,8 @@ def test_no_color(few, tmp_path, wanted):
     """Standard output is a terminal here; the line that names a step is in colour."""
     recipe = tmp_path / "r.toml"
     recipe.write_text(f"[inspect]\nmodel = '{few / 'fashion_vgg.onnx'}'\n")
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color"} | ({} if wanted else {"NO_COLOR": "1"})
-    command = [*PROGRAM, "run", recipe]
-    with subprocess.Popen(command, stdout=theirs, env=environment) as process:
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            seen += part
-    os.close(ours)
-    assert process.returncode == 0
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color"} | ({} if wanted else {"NO_COLOR": "1"})
+    seen, _ = shown([*PROGRAM, "run", recipe], "stdout", env=environment)
     assert b"Groups that can be removed" in seen
     assert bool(re.search(rb"\x1b\[[\d;]*(3\d|9\d|38)[;m]", seen)) == wanted

@@ -179,10 +179,11 @@ def test_an_interrupted_run_goes_on_where_it_ended(model, data, tmp_path, monkey
     wanted = Wanted(second=True)
     whole = gathered(model, data, wanted=wanted)
     checkpoint = Checkpoint.beside(tmp_path / "m")
+    handler = signal.getsignal(signal.SIGINT)  # ignored in what a shell runs in the background
     with pytest.raises(Interrupted, match=f"{4 * batches} of 41 samples are kept") as caught:
         gathered(model, data, wanted=wanted, checkpoint=checkpoint, progress=stop_after(batches))
     assert caught.value.exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     again = Checkpoint.beside(tmp_path / "m")
     seen = counted(monkeypatch)
     found = gathered(model, data, wanted=wanted, checkpoint=again)

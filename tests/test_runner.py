@@ -437,14 +437,14 @@ def test_memory_does_not_depend_on_the_number_of_images(data, model):
     def peak(times):
         many = data.take(np.tile(np.arange(len(data)), times))
         tracemalloc.start()
-        moments = calibrate(model, many, TAPS, device="cpu", batch_size=8)
+        moments = calibrate(model, many, TAPS, device="cpu", batch_size=16)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert moments.count.sum() == len(many)
         return most
 
     peak(1)  # what is made once and kept (imports, caches) is made here
-    few, many = 40, 640  # both with as many images as make the edges of histograms
+    few, many = 40, 320  # both with as many images as make the edges of histograms
     features = sum(tap.length for tap in TAPS) * 2 * 4 * (many - few) * len(data)
     assert peak(many) - peak(few) < features / 2, "even the reduced features are not kept"
 

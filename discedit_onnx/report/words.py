@@ -34,8 +34,7 @@ def accuracy(found: Accuracy | None) -> str:
     """94.2 % (93.2 to 95.0)."""
     if found is None:
         return "-"
-    interval = f"({100 * found.low:.1f} to {100 * found.high:.1f})"
-    return f"{percent(found.value)} {unbroken(interval)}"
+    return f"{percent(found.value)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def points(before: Accuracy | None, after: Accuracy | None) -> str:

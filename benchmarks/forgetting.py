@@ -74,7 +74,8 @@ WAYS: dict[str, tuple[Way, bool]] = {
 """Name to how, and whether images are given to find the strength by."""
 BASELINES = {"random components": chance, "smallest L1": lambda coupling, _: magnitude(coupling, 1)}
 """As many of each group as DisCEdit-U as published zeroes."""
-EVERY_SEED = ("level features", "channels removed")
+FOUND_BY, REMOVED = "level features", "channels removed"
+EVERY_SEED = FOUND_BY, REMOVED
 ORIGINAL = "the original"
 
 
@@ -200,9 +201,14 @@ def baseline(model: Model, like: Edit, rank: Callable, seed: int) -> Edit:
 
 
 def maker(
-    model: Model, moments: Moments, images: Dataset, name: str, gone: int, seed: int
+    model: Model,
+    moments: Moments,
+    images: Dataset,
+    log: Log,
+    key: tuple[str, int, int],
 ) -> Callable[[], Edit] | None:
-    """What makes the edit of a row."""
+    """What makes the edit of a row; the search for a strength is not done again for removal."""
+    name, gone, seed = key
     if name == ORIGINAL:
         return None
     if name in BASELINES:
@@ -210,6 +216,9 @@ def maker(
         return lambda: baseline(model, like, BASELINES[name], seed)
     way, given = WAYS[name]
     data = images if given else None
+    known = log.rows.get((FOUND_BY, gone, seed))
+    if name == REMOVED and known is not None:
+        way = replace(way, strength=known.strength)
     return lambda: dx.forget(model, moments, [gone], way, data=data, device="cpu")
 
 
@@ -257,9 +266,9 @@ def cell(values: np.ndarray, form: str) -> str:
 def table(log: Log, names: Iterable[str]) -> None:
     """Means over classes; the worst class by its mean over seeds."""
     print(
-        "| | seeds | forget | worst class | retain from RA | from base | recall | old head "
-        "| recall, old head | linear probe | 10 shots | weights changed | parameters gone "
-        "| strength | s |\n|---" + "|---" * 14 + "|"
+        "| | classes x seeds | forget | worst class | retain from RA | from base | recall "
+        "| old head | recall, old head | linear probe | 10 shots | weights changed "
+        "| parameters gone | strength | s |\n|---" + "|---" * 14 + "|"
     )
     forms = {"from_ra": "+.2f", "from_base": "+.2f", "strength": ".2f"}
     for name in names:
@@ -268,8 +277,9 @@ def table(log: Log, names: Iterable[str]) -> None:
             for field in Row.__dataclass_fields__
         }
         forget, *rest = cells.values()
-        seeds = len(log.means(name, "forget"))
-        print("|", " | ".join([name, str(seeds), forget, f"{log.worst(name):.1f}", *rest]), "|")
+        runs = [key[1:] for key in log.rows if key[0] == name]
+        many = f"{len({gone for gone, _ in runs})} x {len({seed for _, seed in runs})}"
+        print("|", " | ".join([name, many, forget, f"{log.worst(name):.1f}", *rest]), "|")
     print(flush=True)
 
 
@@ -348,10 +358,10 @@ def main() -> None:
         moments = dx.calibrate(model, calibration, device="cpu")
         known = Kept(model, subset(calibration, RECALLED, seed))
         for gone in classes:
-            for name in names:
-                if (name, gone, seed) not in log.rows:
-                    make = maker(model, moments, calibration, name, gone, seed)
-                    log.add((name, gone, seed), trials.row(gone, known, make))
+            for key in ((name, gone, seed) for name in names):
+                if key not in log.rows:
+                    make = maker(model, moments, calibration, log, key)
+                    log.add(key, trials.row(gone, known, make))
     table(log, dict.fromkeys(key[0] for key in log.rows))
     if args.retrained:
         against_retrained(trials, test, log, args.retrained)

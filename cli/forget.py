@@ -85,7 +85,7 @@ NAMED = 3
     type=float,
     metavar="SHARE",
     help="Components to silence or cut: share of the later layers' for each class."
-    "  [default: 0.08]",
+    "  [default: 0.08; of --remove, found with --data, else 0.02]",
 )
 @click.option("--count", type=int, metavar="N", help="The same: so many in each group.")
 @click.option(
@@ -196,7 +196,8 @@ def command(
                 "level": level,
                 "method": method if level == "features" else None,
                 "strength": edit.strength,
-                "trials": [] if edit.search is None else [vars(t) for t in edit.search.trials],
+                "trials": _trials(edit.search, "strength"),
+                "removal_trials": _trials(edit.removal, "share"),
                 "layers": edit.layers,
                 "changed": edit.changed,
                 "removed": remove,
@@ -207,8 +208,14 @@ def command(
         )
 
 
-def amount_of(share: float | None, count: int | None, deviations: float | None) -> Amount:
-    """How many components, from the options of these names.
+def _trials(search: Search | None, name: str) -> list[dict[str, float]]:
+    """What was tried, for machines."""
+    tried = () if search is None else search.trials
+    return [{name: t.value, "forget": t.forget, "retain": t.retain} for t in tried]
+
+
+def amount_of(share: float | None, count: int | None, deviations: float | None) -> Amount | None:
+    """How many components, from the options of these names; None where none is given.
 
     Raises
     ------
@@ -224,7 +231,7 @@ def amount_of(share: float | None, count: int | None, deviations: float | None) 
         return Amount("count", count)
     if deviations is not None:
         return Amount("deviations", deviations)
-    return Amount() if share is None else Amount("share", share)
+    return None if share is None else Amount("share", share)
 
 
 def beside(model: Path, names: Sequence[str], remove: bool) -> Path:
@@ -300,7 +307,16 @@ def _show(
     if edit.components.any():
         edits.show_groups(screen, edit, "left" if edit.way.remove else "active")
     if edit.search is not None:
-        _show_search(screen, edit.search)
+        _show_search(
+            screen,
+            edit.search,
+            "strength",
+            "{:g}",
+            "Strength, by",
+            ", before the head is projected",
+        )
+    if edit.removal is not None:
+        _show_search(screen, edit.removal, "share", "{:.1%}", "Components to cut, by", "")
     if edit.components.any() or edit.search is not None:
         screen.line()
     way, layers = edit.way, len(edit.layers)
@@ -321,15 +337,17 @@ def _show(
     )
 
 
-def _show_search(screen: Screen, search: Search) -> None:
-    """The trade-off, as the original head sees the edited features."""
+def _show_search(
+    screen: Screen, search: Search, name: str, form: str, begins: str, ends: str
+) -> None:
+    """The trade-off."""
     screen.table(
-        f"Strength, by {search.forget_images:,} held-out images to forget and "
-        f"{search.retain_images:,} others, before the head is projected",
-        ["strength", "forget", "retain", ""],
+        f"{begins} {search.forget_images:,} held-out images to forget and "
+        f"{search.retain_images:,} others{ends}",
+        [name, "forget", "retain", ""],
         [
-            [f"{trial.strength:g}", percent(trial.forget), percent(trial.retain),
-             "taken" if trial.strength == search.chosen else ""]
+            [form.format(trial.value), percent(trial.forget), percent(trial.retain),
+             "taken" if trial.value == search.chosen else ""]
             for trial in search.trials
         ],
     )  # fmt: skip

@@ -223,8 +223,8 @@ def _strengths(edit: Forgetting | None) -> Search | None:
         return None
     found = edit.search
     points = [
-        *(Point(trial.strength, trial.forget, "forgotten") for trial in found.trials),
-        *(Point(trial.strength, trial.retain, "others, logit hidden") for trial in found.trials),
+        *(Point(trial.value, trial.forget, "forgotten") for trial in found.trials),
+        *(Point(trial.value, trial.retain, "others, logit hidden") for trial in found.trials),
     ]
     images = f"{found.forget_images:,} held-out images to forget and {found.retain_images:,} others"
     return Search("strength", images, tuple(points), found.chosen)

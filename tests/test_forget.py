@@ -133,15 +133,15 @@ def test_the_strength_is_found_on_held_out_images(model, moments, data, test_ima
         assert isinstance(search, Search)
         assert (search.forget_images, search.retain_images) == (10, 90)
         first = search.trials[0]
-        assert first.strength == 0
+        assert first.value == 0
         assert edit.strength == search.chosen
         able = [t for t in search.trials[1:] if t.retain >= first.retain - max(drop, 1 / 90)]
-        (taken,) = (t for t in search.trials if t.strength == search.chosen)
+        (taken,) = (t for t in search.trials if t.value == search.chosen)
         assert taken in able
         best = min(t.forget for t in able)
         near = best + max(np.sqrt(best * (1 - best) / 10), 0.1)
         assert taken.forget <= near
-        assert all(t.forget > near for t in able if t.strength < taken.strength)
+        assert all(t.forget > near for t in able if t.value < taken.value)
     assert loose.equality.origin == "images"
     named = dx.forget(model, moments, [GONE], Way(strength=loose.strength), data=data, device="cpu")
     assert named.search is None
@@ -209,12 +209,26 @@ def test_components_go_and_are_made_up_for(model, moments, test_images, remove):
     assert smaller == remove
 
 
-def test_removal_with_images(model, moments, data, test_images):
-    edit = dx.forget(model, moments, [GONE], Way(remove=True, strength=1), data=data, device="cpu")
+def test_as_much_is_removed_as_the_others_allow(model, moments, data, test_images):
+    way = Way(remove=True, strength=1)
+    edit = dx.forget(model, moments, [GONE], way, data=data, device="cpu")
     forget, retain = accuracies(edit.proto, test_images)
     assert forget == 0
     assert retain > hidden(model.proto, test_images) - 0.025
-    assert edit.sparsity > 0.08
+    first, *tried = edit.removal.trials
+    able = [t.value for t in tried if t.retain >= first.retain - 1 / 90]
+    assert edit.removal.chosen == max(able)
+    assert edit.sparsity > 0.01
+    named = replace(way, amount=Amount("share", edit.removal.chosen))
+    again = dx.forget(model, moments, [GONE], named, data=data, device="cpu")
+    np.testing.assert_array_equal(again.components, edit.components)
+    assert again.removal is None
+
+
+def test_no_share_can_go(model, moments, data, monkeypatch):
+    monkeypatch.setattr("discedit_onnx.editing.forgetting.strength.SHARES", (0.9,))
+    with pytest.raises(DataError, match="no share of components from 90 % can go"):
+        dx.forget(model, moments, [GONE], Way(remove=True, strength=1), data=data, device="cpu")
 
 
 def test_how_many_components(model, moments):

@@ -19,6 +19,8 @@ METHODS: tuple[Method, ...] = ("projection", "svd", "leace", "components")
 
 NEED_DATA = ("svd", "leace")
 MAX_DROP = 0.01
+UNSEEN = Amount("share", 0.02)
+"""What is removed where there are no images to see what it costs."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,10 @@ class Way:
     strength
         Of a projection; found by itself where it is None and there is data.
     max_drop
-        What the search may cost the retained classes, as a share.
+        What each search may cost the retained classes, as a share.
     amount
-        How many components are taken, by method components and where they are removed.
+        How many components are taken, by method components and where they are removed. None: a
+        share that is found by itself for `remove` where there is data, else the default one.
     witness
         That components are chosen by.
     remove
@@ -54,7 +57,7 @@ class Way:
     method: Method = "projection"
     strength: float | None = None
     max_drop: float = MAX_DROP
-    amount: Amount = Amount()  # noqa: RUF009  (frozen)
+    amount: Amount | None = None
     witness: str = DEFAULT_WITNESS
     remove: bool = False
     refit: bool = True
@@ -72,6 +75,13 @@ class Way:
             raise UsageError(f"strength {self.strength:g} is below 0")
         if self.level != "features" and (self.remove or self.keep_head):
             raise UsageError(f"--level {self.level} edits the head only; take --level features")
+
+    @property
+    def default_amount(self) -> Amount:
+        """How many components are taken where no images say."""
+        if self.amount is not None:
+            return self.amount
+        return UNSEEN if self.remove else Amount()
 
     def check_sources(self, moments: bool, data: bool) -> None:
         """Refuse what can't be done with what there is.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +10,16 @@ import click
 import discedit_onnx as dx
 
 from . import edits, options, reporting
-from .inputs import Inputs, beside_model, evaluate
-from .output import number, percent, points
+from .forget_measures import (
+    UNSEEN,
+    accuracies,
+    attacked,
+    evidence_json,
+    show_accuracy,
+    show_evidence,
+)
+from .inputs import Inputs, beside_model
+from .output import percent
 from .recording import write_manifest
 
 if TYPE_CHECKING:
@@ -24,8 +31,6 @@ if TYPE_CHECKING:
     from discedit_onnx.editing.forget import Forgetting
     from discedit_onnx.editing.forgetting.components import Amount
     from discedit_onnx.editing.forgetting.strength import Search
-    from discedit_onnx.evaluation import Evaluation
-    from discedit_onnx.model import Model
 
     from .inputs import DataOptions
     from .output import Screen
@@ -103,6 +108,11 @@ NAMED = 3
     help="Do not make up for components that go with those that stay.",
 )
 @click.option("--keep-head", is_flag=True, help="At level features: without level head.")
+@click.option(
+    "--refit-head",
+    is_flag=True,
+    help="At level features: fit the head anew to the other classes.  [needs --data]",
+)
 @click.option("--drop-output", is_flag=True, help="Take the class's column off the output.")
 @options.output("The edited model.  [default: MODEL's name with .forget-CLASS.onnx, beside it]")
 @reporting.option
@@ -125,6 +135,7 @@ def command(
     witness: str,
     refit: bool,
     keep_head: bool,
+    refit_head: bool,
     drop_output: bool,
     output: Path | None,
     force: bool,
@@ -153,6 +164,7 @@ def command(
         remove=remove,
         refit=refit,
         keep_head=keep_head,
+        refit_head=refit_head,
         drop_output=drop_output,
     )
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
@@ -177,9 +189,10 @@ def command(
     title = f"{model.name} without {', '.join(forgotten)}"
     known = {"moments": None if gathered is None else inputs.provenance()}
     reporting.write(report_to, edit, output, title, known, inputs, samples, gathered, edit, names)
-    found = None
+    found, evidence, why = None, None, ""
     if samples is not None and not (screen.quiet and not screen.as_json):
         found = accuracies(screen, loaded, edit, samples, device, batch_size)
+        evidence, why = attacked(loaded, edit, samples, device, batch_size)
     seen = samples is not None and same_images(samples, gathered, file is None)
     if not screen.mute:
         _show(screen, edit, forgotten, output, None if gathered is None else inputs.provenance())
@@ -187,7 +200,10 @@ def command(
             origin = ", labels predicted by MODEL" * (data.labels == "predicted")
             if seen:
                 origin += ", the same images that it was calibrated on"
-            _show_accuracy(screen, found, forgotten, origin)
+            show_accuracy(screen, found, forgotten, origin)
+            show_evidence(screen, evidence, why)
+        elif samples is None:
+            screen.line(UNSEEN)
     if screen.as_json:
         screen.json(
             {
@@ -204,6 +220,8 @@ def command(
                 "dropped": drop_output,
                 "moments": None if gathered is None else inputs.provenance(),
                 "accuracy": None if found is None else {**found, "calibration_images": seen},
+                "verdicts": evidence_json(evidence),
+                "unverified": UNSEEN if samples is None else why or None,
             }
         )
 
@@ -253,48 +271,6 @@ def same_images(data: Dataset, moments: Moments | None, calibrated_now: bool) ->
     counts = [int((data.labels == k).sum()) for k in range(len(data.class_names))]
     named = data.facts["data"] in moments.facts.get("data", "").split("; ")
     return named and counts == moments.count.tolist()
-
-
-def accuracies(
-    screen: Screen, model: Model, edit: Forgetting, data: Dataset, device: str, batch_size: int
-) -> dict[str, Any]:
-    """Accuracy before, with the class's logit hidden, and after.
-
-    Hiding a logit makes the rest a smaller problem, and lifts accuracy by itself: what an edit
-    costs the retained classes is read against that.
-    """
-    from discedit_onnx.editing.forgetting.way import Way
-    from discedit_onnx.evaluation import predict
-
-    if data.predicted:
-        data = predict(model, data, device=device, batch_size=batch_size)
-    classes = edit.classes
-    settings = {"device": device, "batch_size": batch_size, "latency": False}
-    hidden = dx.forget(model, None, classes, Way("output"), device=device)
-    before = evaluate(screen, model, data, "accuracy before", **settings)
-    reference = replace(model, proto=hidden.proto)
-    result = replace(model, proto=edit.proto)
-    rest = data
-    if edit.way.drop_output:
-        rest = reporting.without(data, result, classes)
-    after = evaluate(screen, result, rest, "accuracy after", **settings)
-    return {
-        "images": before.count.sum(),
-        "before": _accuracy(before, classes),
-        "hidden": _accuracy(
-            evaluate(screen, reference, data, "accuracy with a logit hidden", **settings), classes
-        ),
-        "after": _accuracy(after, [] if edit.way.drop_output else classes),
-    }
-
-
-def _accuracy(evaluation: Evaluation, chosen: Sequence[int]) -> dict[str, Any]:
-    rest = sorted(set(range(len(evaluation.class_names))) - set(chosen))
-    return {
-        "forget": evaluation.accuracy_of(chosen) if chosen else None,
-        "retain": evaluation.accuracy_of(rest),
-        "per_class": dict(zip(evaluation.class_names, evaluation.per_class, strict=True)),
-    }
 
 
 def _show(
@@ -351,22 +327,3 @@ def _show_search(
             for trial in search.trials
         ],
     )  # fmt: skip
-
-
-def _show_accuracy(
-    screen: Screen, found: dict[str, Any], forgotten: Sequence[str], origin: str
-) -> None:
-    before, hidden, after = (found[key] for key in ("before", "hidden", "after"))
-    gone = after["forget"] is None
-    screen.table(
-        f"Top-1 accuracy on {number(int(found['images']))} images{origin}",
-        ["", "before", "logit hidden", "after", "change"],
-        [
-            [f"forgotten: {', '.join(forgotten)}", percent(before["forget"]),
-             percent(hidden["forget"]), "no output" if gone else percent(after["forget"]),
-             "" if gone else points(before["forget"], after["forget"])],
-            ["all other classes", percent(before["retain"]), percent(hidden["retain"]),
-             percent(after["retain"]), points(hidden["retain"], after["retain"])],
-        ],
-    )  # fmt: skip
-    screen.line("The change of the others is read against the hidden logit, which lifts them.")

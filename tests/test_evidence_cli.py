@@ -102,6 +102,7 @@ def test_verify_forget_gates_and_writes_a_page(edited, tmp_path):
     assert found["after"]["forget"]["value"] == 0
     text = page.read_text()
     assert "Verdicts" in text
+    assert "| dress (forgotten) |" in text
     assert "Nothing is claimed about training data" in text
     strict = run("verify-forget", MODEL, MODEL, *arguments[3:], "--require", "features")
     assert strict.exit_code == 5

@@ -196,6 +196,19 @@ def test_the_later_layers_and_their_depth(model):
     assert head not in [layer for layer, _ in found]
 
 
+def test_the_head_is_refitted_to_the_others(model, moments, data, test_images):
+    way = Way(refit_head=True, strength=1)
+    edit = dx.forget(model, moments, [GONE], way, data=data, device="cpu")
+    forget, retain = accuracies(edit.proto, test_images)
+    assert forget == 0
+    assert retain > hidden(model.proto, test_images) - 0.02
+    few = data.take(np.flatnonzero(data.labels != 5))
+    with pytest.raises(DataError, match="no images of 1 classes; leave out --refit-head"):
+        dx.forget(model, moments, [GONE], way, data=few, device="cpu")
+    with pytest.raises(DataError, match="--refit-head needs images"):
+        dx.forget(model, moments, [GONE], way, device="cpu")
+
+
 @pytest.mark.parametrize("remove", [False, True])
 def test_components_go_and_are_made_up_for(model, moments, test_images, remove):
     way = Way(method="components", remove=remove, amount=Amount("share", 0.1))
@@ -270,6 +283,8 @@ def test_the_output_shrinks(model, moments, test_images, way, tmp_path):
         ({"method": "magic"}, "no method 'magic'"),
         ({"level": "head", "remove": True}, "edits the head only"),
         ({"level": "output", "keep_head": True}, "edits the head only"),
+        ({"level": "head", "refit_head": True}, "edits the head only"),
+        ({"keep_head": True, "refit_head": True}, "one of --keep-head and --refit-head"),
         ({"max_drop": -0.1}, "--max-drop"),
         ({"strength": -1.0}, "below 0"),
     ],
@@ -312,7 +327,9 @@ def test_the_command(run, few, tmp_path):
     """Without moments the head can be edited; with images all is measured."""
     path = tmp_path / "net.onnx"
     path.write_bytes((few / "fashion_resnet20.onnx").read_bytes())
-    assert run("forget", path, "--class", 3, "--level", "head", "-q").exit_code == 0
+    result = run("forget", path, "--class", 3, "--level", "head")
+    assert result.exit_code == 0, result.stderr
+    assert "Not verified: without images nothing was measured" in " ".join(result.stdout.split())
     test = few / "fashion_mnist/test"
     arguments = ("forget", path, "--class", "dress,bag", "--data", test, "--json", "--force")
     result = run(*arguments, "-o", tmp_path / "a.onnx")
@@ -320,6 +337,9 @@ def test_the_command(run, few, tmp_path):
     found = json.loads(result.stdout)
     assert found["classes"] == ["dress", "bag"]
     assert found["level"] == "features"
+    assert found["verdicts"]["output"]["passed"]
+    assert [test["name"] for test in found["verdicts"]["head"]["tests"]][1] == "logit re-enabled"
+    assert found["unverified"] is None
     assert len(found["trials"]) > 3
     accuracy = found["accuracy"]
     assert accuracy["after"]["forget"] == accuracy["hidden"]["forget"] == 0

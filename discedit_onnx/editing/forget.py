@@ -19,7 +19,8 @@ from .forgetting.classes import find_classes
 from .forgetting.components import Amount, choose
 from .forgetting.erasers import leace_eraser, svd_eraser
 from .forgetting.filling import filled
-from .forgetting.head import find_head, projected, suppressed
+from .forgetting.head import find_head, projected, refitted, suppressed
+from .forgetting.inputs import gather_features
 from .forgetting.maps import explicit, fold
 from .forgetting.outputs import drop_columns
 from .forgetting.removal import changed_share, new_values
@@ -239,16 +240,27 @@ class _Job:
         """What is put around which layers."""
         if self.way.level == "output":
             return [suppressed(self.view, self.head, self.columns)], None, None
-        last = [] if self.way.keep_head else [projected(self.view, self.head, self.columns)]
         if self.way.level == "head" or self.way.method == "components":
-            return last, None, None
+            return self._last([]), None, None
         strength, found = self.way.strength, None
         if strength is None and self.data is not None:
             found = self._search(self.data)
             strength = found.chosen
         strength = DEFAULT_STRENGTH if strength is None else strength
         edits = self._eraser(self.data, self.moments)(strength)
-        return [*edits, *last], strength, found
+        return [*edits, *self._last(edits)], strength, found
+
+    def _last(self, edits: list[LayerEdit]) -> list[LayerEdit]:
+        """What is done to the head behind other edits."""
+        if self.way.keep_head:
+            return []
+        if not self.way.refit_head:
+            return [projected(self.view, self.head, self.columns)]
+        assert self.data is not None
+        updates, biases = fold(self.view, edits)
+        edited = apply(self.model.proto, Plan("", updates=updates, biases=biases))
+        seen = gather_features(edited, self.head, self.data, self.device)
+        return [refitted(self.view, self.head, *seen, self.columns)]
 
     def _eraser(
         self, data: Dataset | None, moments: Moments | None

@@ -49,6 +49,9 @@ class Way:
     keep_head
         At level features: leave out the projection of level head, so that the method alone
         forgets. Of the methods only svd then edits the head.
+    refit_head
+        At level features: fit the head anew to the retained classes in place of that projection;
+        see `head.refitted`. Needs data.
     drop_output
         Take the classes' columns off the output.
     """
@@ -62,6 +65,7 @@ class Way:
     remove: bool = False
     refit: bool = True
     keep_head: bool = False
+    refit_head: bool = False
     drop_output: bool = False
 
     def __post_init__(self) -> None:
@@ -73,7 +77,9 @@ class Way:
             raise UsageError(f"--max-drop {100 * self.max_drop:g} is not in [0, 100) points")
         if self.strength is not None and not self.strength >= 0:
             raise UsageError(f"strength {self.strength:g} is below 0")
-        if self.level != "features" and (self.remove or self.keep_head):
+        if self.keep_head and self.refit_head:
+            raise UsageError("give one of --keep-head and --refit-head")
+        if self.level != "features" and (self.remove or self.keep_head or self.refit_head):
             raise UsageError(f"--level {self.level} edits the head only; take --level features")
 
     @property
@@ -98,5 +104,7 @@ class Way:
                 f"--method {self.method} needs second moments of what each layer reads, which no "
                 "moments file holds: give images with --data, or take --method projection"
             )
+        if self.refit_head and not data:
+            raise DataError("--refit-head needs images of the retained classes: give --data")
         if not moments and not data:
             raise DataError("--level features needs moments, or images to gather them from")

@@ -283,16 +283,9 @@ def _show(
     if edit.components.any():
         edits.show_groups(screen, edit, "left" if edit.way.remove else "active")
     if edit.search is not None:
-        _show_search(
-            screen,
-            edit.search,
-            "strength",
-            "{:g}",
-            "Strength, by",
-            ", before the head is projected",
-        )
+        _show_search(screen, edit.search, "Strength", "strength", ", before the head is projected")
     if edit.removal is not None:
-        _show_search(screen, edit.removal, "share", "{:.1%}", "Components to cut, by", "")
+        _show_search(screen, edit.removal, "Components to cut", "share", "")
     if edit.components.any() or edit.search is not None:
         screen.line()
     way, layers = edit.way, len(edit.layers)
@@ -313,16 +306,15 @@ def _show(
     )
 
 
-def _show_search(
-    screen: Screen, search: Search, name: str, form: str, begins: str, ends: str
-) -> None:
+def _show_search(screen: Screen, search: Search, title: str, name: str, ends: str) -> None:
     """The trade-off."""
     screen.table(
-        f"{begins} {search.forget_images:,} held-out images to forget and "
+        f"{title}, by {search.forget_images:,} held-out images to forget and "
         f"{search.retain_images:,} others{ends}",
         [name, "forget", "retain", ""],
         [
-            [form.format(trial.value), percent(trial.forget), percent(trial.retain),
+            [percent(trial.value) if name == "share" else f"{trial.value:g}",
+             percent(trial.forget), percent(trial.retain),
              "taken" if trial.value == search.chosen else ""]
             for trial in search.trials
         ],

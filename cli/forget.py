@@ -286,6 +286,10 @@ def _show(
         _show_search(screen, edit.search, "Strength", "strength", ", before the head is projected")
     if edit.removal is not None:
         _show_search(screen, edit.removal, "Components to cut", "share", "")
+        if not edit.removal.chosen:
+            screen.warn(
+                "nothing was cut: no share costs so little; raise --max-drop, or name --share"
+            )
     if edit.components.any() or edit.search is not None:
         screen.line()
     way, layers = edit.way, len(edit.layers)

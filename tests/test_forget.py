@@ -240,8 +240,11 @@ def test_as_much_is_removed_as_the_others_allow(model, moments, data, test_image
 
 def test_no_share_can_go(model, moments, data, monkeypatch):
     monkeypatch.setattr("discedit_onnx.editing.forgetting.strength.SHARES", (0.9,))
-    with pytest.raises(DataError, match="no share of components from 90 % can go"):
-        dx.forget(model, moments, [GONE], Way(remove=True, strength=1), data=data, device="cpu")
+    way = Way(remove=True, strength=1)
+    edit = dx.forget(model, moments, [GONE], way, data=data, device="cpu")
+    assert edit.removal.chosen == 0
+    assert not edit.components.any()
+    assert edit.sparsity <= 0
 
 
 def test_how_many_components(model, moments):

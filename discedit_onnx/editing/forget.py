@@ -307,6 +307,8 @@ class _Job:
         amount = way.default_amount
         if way.remove and way.amount is None and self.data is not None:
             found = self._search_share(self.data, strength)
+            if not found.chosen:
+                return np.zeros(self.coupling.size, dtype=bool), found
             amount = Amount("share", found.chosen)
         return self._chosen(amount), found
 

@@ -185,7 +185,7 @@ def search_strength(judge: Judge, make: Callable[[float], onnx.ModelProto]) -> S
 
 
 def search_share(judge: Judge, make: Callable[[float], onnx.ModelProto]) -> Search:
-    """The largest share of components that retained classes can do without.
+    """The largest share of components that retained classes can do without; 0 if there is none.
 
     Parameters
     ----------
@@ -194,20 +194,9 @@ def search_share(judge: Judge, make: Callable[[float], onnx.ModelProto]) -> Sear
     make
         From a share to the model without these components, fitted on other images; from 0 to the
         original.
-
-    Raises
-    ------
-    DataError
-        If the smallest costs too much already.
     """
     trials, able = judge.try_all(make, SHARES)
-    if not able:
-        raise DataError(
-            f"no share of components from {100 * SHARES[0]:g} % can go for "
-            f"{100 * judge.max_drop:g} points or less on held-out images: raise --max-drop, name a "
-            "--share or a lower --strength, or leave out --remove"
-        )
-    return Search(tuple(trials), able[-1].value, *judge.counts)
+    return Search(tuple(trials), max((trial.value for trial in able), default=0.0), *judge.counts)
 
 
 def _error(share: float, images: int) -> float:

@@ -1,40 +1,48 @@
-"""Forgetting each class in turn: levels, methods and baselines, with the recall attack.
+"""Forgetting each class in turn: levels, removal and baselines, with the attacks on each.
 
     python benchmarks/forgetting.py                       # the sample ResNet-20
     python benchmarks/forgetting.py --model M.onnx --calibration DIR --test DIR [--preprocess FILE]
 
-Calibrated on a seeded choice of the calibration images, measured on all test images. RA is the
-accuracy on the retained classes when the class's logit is hidden in the original: the free gain of
-a smaller problem. "Old head" is the accuracy on the class when the original head is put back on the
-edited features; "recall" is that of the edited model after the mean and standard deviation of each
-convolution's outputs were set back to what they were, on retained images. Prints Markdown.
+Calibrated on a seeded choice of the calibration images, measured on all test images. Prints
+Markdown: means over classes, and their standard deviation over seeds; ways that look at no image
+run once, baselines with the first seed only. With `--rows FILE` each measurement is kept as it
+comes, and what is there is not measured again.
+
+RA is the accuracy on the retained classes when the class's logit is hidden in the original: the
+free gain of a smaller problem. "Recall": the class after each channel's statistics, and its
+logit's, were set back to the original's on retained images. "Old head": the original head on the
+edited features. The probe and the ten-shot head are fitted on the last features of half of the test
+images and scored on the others. Seconds are of the processor, in one thread, moments given.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import helper, numpy_helper
+from forgetting_tails import Kept, logits
 
 import discedit_onnx as dx
 from discedit_onnx.editing.edit import carry_out
 from discedit_onnx.editing.forgetting.components import Amount
 from discedit_onnx.editing.forgetting.way import Way
+from discedit_onnx.evidence.attacks import few_shots, probe
+from discedit_onnx.evidence.observing import Seen, Subject, observe
+from discedit_onnx.evidence.recall import by_head_of, recall, reenabled
 from discedit_onnx.graph.coupling import analyse
 from discedit_onnx.graph.view import weight_tensors
 from discedit_onnx.scoring.weights import chance, magnitude
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from discedit_onnx.calibration.data import Dataset
     from discedit_onnx.calibration.moments import Moments
@@ -42,7 +50,9 @@ if TYPE_CHECKING:
     from discedit_onnx.model import Model
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
-PER_CLASS = 100
+PER_CLASS, SHOTS, BATCH = 100, 10, 100
+RECALLED = 35
+"""Of the calibration images of each class, how many the recall attack takes its statistics from."""
 PUBLISHED = Way(
     method="components", witness="exponential", amount=Amount("count", 3), refit=False,
     keep_head=True,
@@ -51,29 +61,36 @@ PUBLISHED = Way(
 
 WAYS: dict[str, tuple[Way, bool]] = {
     "level output": (Way("output"), False),
-    "level head": (Way("head"), False),
-    "level features (default)": (Way(), True),
-    "the same, moments only": (Way(), False),
-    "the same, without level head": (Way(keep_head=True), True),
-    "the same, channels removed": (Way(remove=True), True),
-    "DisCEdit-U, refitted, head": (Way(method="components"), True),
-    "LEACE, head": (Way(method="leace"), True),
+    "level head (head projection alone)": (Way("head"), False),
+    "level features": (Way(), True),
+    "level features, moments only": (Way(), False),
+    "channels removed": (Way(remove=True), True),
+    "channels removed, moments only": (Way(remove=True), False),
+    "DisCEdit-U, refitted, level head": (Way(method="components"), False),
+    "LEACE, level head": (Way(method="leace"), True),
     "SVD projection alone": (Way(method="svd", keep_head=True), True),
     "DisCEdit-U as published": (PUBLISHED, False),
 }
 """Name to how, and whether images are given to find the strength by."""
 BASELINES = {"random components": chance, "smallest L1": lambda coupling, _: magnitude(coupling, 1)}
+"""As many of each group as DisCEdit-U as published zeroes."""
+FOUND_BY, REMOVED = "level features", "channels removed"
+EVERY_SEED = FOUND_BY, REMOVED
+ORIGINAL = "the original"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One class, one seed; all in percent but the seconds."""
+    """One class, one seed; all in per cent but strength and seconds. NaN: can't be had."""
 
     forget: float
-    retain: float
     from_ra: float
-    old_head: float
+    from_base: float
     recall: float
+    old_head: float
+    recall_old_head: float
+    probe: float
+    shots: float
     changed: float
     parameters: float
     strength: float
@@ -81,171 +98,85 @@ class Row:
 
 
 class Trials:
-    """A model, its images, and what was measured once for all."""
+    """A model, its test images, and what was measured once for all."""
 
     def __init__(self, model: Model, test: Dataset) -> None:
-        self.model, self.test = model, test
-        self.original = logits(model.proto, test)
+        self.model, self.test = model, Kept(model, test)
+        self.labels = test.labels
+        self.classes = len(test.class_names)
+        last = self.test.places[-1]
+        self.original = logits(self.test.tail(model, last), self.test.data(last))
 
-    def row(self, gone: int, calibration: Dataset, make: Callable[[], Edit]) -> Row:
-        """Measure what an edit does."""
-        began = time.perf_counter()
-        edit = make()
-        seconds = time.perf_counter() - began
-        inside = self.test.labels == gone
-        hidden = self.original.copy()
+    def reference(self, gone: int) -> tuple[float, float]:
+        """Retained accuracy of the original as it is, and with the class's logit hidden."""
+        inside, hidden = self.labels == gone, self.original.copy()
         hidden[:, gone] = -np.inf
-        reference = self.right(hidden)[~inside].mean()
-        right = self.right(logits(edit.proto, self.test))
-        old = with_head_of(edit.proto, self.model.proto)
-        retained = calibration.take(np.flatnonzero(calibration.labels != gone))
-        back = recalled(self.model.proto, edit, retained)
-        total = sum(np.prod(t.dims) for t in weight_tensors(self.model.proto).values() if t.dims)
-        before, after = edit.parameters
-        return Row(
-            100 * right[inside].mean(),
-            100 * right[~inside].mean(),
-            100 * (right[~inside].mean() - reference),
-            np.nan if old is None else 100 * self.right(logits(old, self.test))[inside].mean(),
-            100 * self.right(logits(back, self.test))[inside].mean(),
-            100 * getattr(edit, "changed", edit.plan.zeros and zeroed(edit) / total),
-            100 * (1 - min(after, before) / before),
-            getattr(edit, "strength", None) or 0.0,
-            seconds,
-        )
+        return self.right(self.original)[~inside].mean(), self.right(hidden)[~inside].mean()
 
     def right(self, values: np.ndarray) -> np.ndarray:
         """Which test images are put into their class."""
-        return values.argmax(axis=1) == self.test.labels
+        return values.argmax(axis=1) == self.labels
+
+    def row(self, gone: int, known: Kept, make: Callable[[], Edit] | None) -> Row:
+        """Measure what an edit does; None edits nothing. `known` are images to attack with."""
+        began = time.process_time()
+        edit = None if make is None else make()
+        seconds = time.process_time() - began
+        model = self.model if edit is None else replace(self.model, proto=edit.proto)
+        place = self.test.place_of(model.proto)
+        new = Subject.of(self.test.tail(model, place), self.classes, [gone])
+        old = Subject.of(self.test.tail(self.model, place), self.classes, [gone])
+        data, inside = self.test.data(place), self.labels == gone
+        seen = observe(new, data, batch_size=BATCH)
+        right = self.right(seen.logits)
+        base, ra = self.reference(gone)
+        others = known.data(place).take(np.flatnonzero(known.labels != gone))
+        own, owned = self.recalled(old, new, others, data, gone)
+        before, after = (1, 1) if edit is None else edit.parameters
+        return Row(
+            forget=100 * right[inside].mean(),
+            from_ra=100 * (right[~inside].mean() - ra),
+            from_base=100 * (right[~inside].mean() - base),
+            recall=own,
+            old_head=self.by_old_head(old, seen, gone),
+            recall_old_head=owned,
+            probe=100 * probe(seen.last, self.labels, [gone]).value,
+            shots=100 * few_shots(seen.last, self.labels, [gone])[SHOTS].value,
+            changed=100 * changed(edit),
+            parameters=100 * (1 - min(after, before) / before),
+            strength=getattr(edit, "strength", None) or 0.0,
+            seconds=seconds,
+        )
+
+    @staticmethod
+    def by_old_head(old: Subject, seen: Seen, gone: int) -> float:
+        """Share of the class that the original head finds in features; NaN where it can't read."""
+        values, inside = by_head_of(old, seen.last), seen.labels == gone
+        return np.nan if values is None else 100 * (values[inside].argmax(axis=1) == gone).mean()
+
+    def recalled(
+        self, old: Subject, new: Subject, retained: Dataset, test: Dataset, gone: int
+    ) -> tuple[float, float]:
+        """The class after the recall attack, by the model's own head and by the original's."""
+        attacked = recall(old, new, retained, "cpu", BATCH).subject
+        inside = test.take(np.flatnonzero(self.labels == gone))
+        known, found = (observe(attacked, part, batch_size=BATCH) for part in (retained, inside))
+        known_before = observe(old, retained, batch_size=BATCH).logits
+        values = np.concatenate([known.logits, found.logits])
+        before = np.concatenate([known_before, np.zeros_like(found.logits)])
+        used = np.arange(len(values)) < len(known.logits)
+        again = reenabled(values, before, used, [gone])[~used]
+        return 100 * (again.argmax(axis=1) == gone).mean(), self.by_old_head(old, found, gone)
 
 
-def zeroed(edit: Edit) -> int:
-    """Parameters that a plan zeroes."""
+def changed(edit: Edit | None) -> float:
+    """Share of the parameters that have other values, or are zeroed."""
+    if edit is None or hasattr(edit, "changed"):
+        return getattr(edit, "changed", 0.0)
     tensors = weight_tensors(edit.source.proto)
+    total = sum(np.prod(t.dims) for t in tensors.values() if t.dims)
     sizes = [(tensors[z.tensor].dims, z) for z in edit.plan.zeros]
-    return sum(len(z.indices) * int(np.prod(dims)) // dims[z.axis] for dims, z in sizes)
-
-
-def session_of(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if "OMP_NUM_THREADS" in os.environ:
-        options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def logits(proto: onnx.ModelProto, data: Dataset) -> np.ndarray:
-    """Scores of all samples, (N, K)."""
-    session, output = session_of(proto), [data.classifier.output]
-    return np.concatenate([session.run(output, dict(b.feeds))[0] for b in data.batches(250)])
-
-
-def with_head_of(edited: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto | None:
-    """An edited model with the last layer's weights of the original; None if they don't fit."""
-    last = [n for n in original.graph.node if n.op_type in ("Gemm", "MatMul", "Conv")][-1]
-    model = onnx.ModelProto()
-    model.CopyFrom(edited)
-    new, old = weight_tensors(model), weight_tensors(original)
-    for name in last.input[1:]:
-        if list(new[name].dims) != list(old[name].dims):
-            return None
-        new[name].CopyFrom(old[name])
-    return model
-
-
-def recalled(original: onnx.ModelProto, edit: Edit, data: Dataset) -> onnx.ModelProto:
-    """The edited model, each convolution's outputs rescaled to the statistics of the original.
-
-    All layers at once: in a run that normalises by the statistics of the batch itself, each
-    layer's are those on what the layers before it have become.
-    """
-    (batch,) = data.batches(len(data))
-    wanted = statistics(original, None, dict(batch.feeds))
-    gone = {cut.tensor: cut.indices for cut in edit.plan.cuts if cut.axis == 0}
-    for node in original.graph.node:
-        if node.op_type == "Conv" and node.input[1] in gone:
-            key = node.output[0]
-            wanted[key] = tuple(np.delete(v, gone[node.input[1]], 1) for v in wanted[key])
-    edited = edit.proto
-    found = statistics(edited, wanted, dict(batch.feeds))
-    model = onnx.ModelProto()
-    model.CopyFrom(edited)
-    nodes = []
-    for node in model.graph.node:
-        nodes.append(node)
-        key = node.output[0]
-        if key in found:
-            scale = wanted[key][1] / np.maximum(found[key][1], 1e-6)
-            shift = wanted[key][0] - found[key][0] * scale
-            node.output[0] = f"{key}.edited"
-            for name, values in ((f"{key}.scale", scale), (f"{key}.shift", shift)):
-                model.graph.initializer.append(numpy_helper.from_array(values, name))
-            nodes += [
-                helper.make_node("Mul", [f"{key}.edited", f"{key}.scale"], [f"{key}.scaled"]),
-                helper.make_node("Add", [f"{key}.scaled", f"{key}.shift"], [key]),
-            ]
-    replace_nodes(model, nodes)
-    return model
-
-
-def statistics(
-    proto: onnx.ModelProto, wanted: dict | None, feeds: dict
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and standard deviation of each convolution's outputs, shape (1, C, 1, 1)."""
-    model = onnx.ModelProto()
-    model.CopyFrom(proto)
-    opset = max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    nodes, keys = [], []
-    axes = numpy_helper.from_array(np.array([0, 2, 3]), "recall.axes")
-    model.graph.initializer.append(axes)
-
-    def mean(x: str, result: str) -> onnx.NodeProto:
-        if opset >= 18:
-            return helper.make_node("ReduceMean", [x, axes.name], [result])
-        return helper.make_node("ReduceMean", [x], [result], axes=[0, 2, 3])
-
-    for node in model.graph.node:
-        nodes.append(node)
-        if node.op_type != "Conv":
-            continue
-        key = node.output[0]
-        keys.append(key)
-        raw = node.output[0] = f"{key}.raw"
-        nodes += [
-            mean(raw, f"{key}.mean"),
-            helper.make_node("Sub", [raw, f"{key}.mean"], [f"{key}.centred"]),
-            helper.make_node("Mul", [f"{key}.centred", f"{key}.centred"], [f"{key}.square"]),
-            mean(f"{key}.square", f"{key}.variance"),
-            helper.make_node("Sqrt", [f"{key}.variance"], [f"{key}.deviation"]),
-        ]
-        if wanted is None:
-            nodes.append(helper.make_node("Identity", [raw], [key]))
-            continue
-        for name, values in zip((f"{key}.m", f"{key}.s"), wanted[key], strict=True):
-            model.graph.initializer.append(numpy_helper.from_array(values, name))
-        least = numpy_helper.from_array(np.array(1e-6, np.float32), f"{key}.least")
-        model.graph.initializer.append(least)
-        nodes += [
-            helper.make_node("Max", [f"{key}.deviation", least.name], [f"{key}.divisor"]),
-            helper.make_node("Div", [f"{key}.centred", f"{key}.divisor"], [f"{key}.unit"]),
-            helper.make_node("Mul", [f"{key}.unit", f"{key}.s"], [f"{key}.spread"]),
-            helper.make_node("Add", [f"{key}.spread", f"{key}.m"], [key]),
-        ]
-    replace_nodes(model, nodes)
-    names = [f"{key}.{what}" for key in keys for what in ("mean", "deviation")]
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    values = session_of(model).run(names, feeds)
-    return dict(zip(keys, zip(values[::2], values[1::2], strict=True), strict=True))
-
-
-def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Give a model other nodes, some of them its own."""
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:], model.graph.value_info[:]
-    model.graph.node.extend(copies)
+    return sum(len(z.indices) * int(np.prod(d)) // d[z.axis] for d, z in sizes) / total
 
 
 def subset(data: Dataset, per_class: int, seed: int) -> Dataset:
@@ -269,42 +200,124 @@ def baseline(model: Model, like: Edit, rank: Callable, seed: int) -> Edit:
     return carry_out(model, coupling, chosen & coupling.silenceable, remove=False, device="cpu")
 
 
-def table(rows: dict[str, list[list[Row]]]) -> None:
-    """Means over classes and seeds; the worst class by its mean over seeds."""
+def maker(
+    model: Model,
+    moments: Moments,
+    images: Dataset,
+    log: Log,
+    key: tuple[str, int, int],
+) -> Callable[[], Edit] | None:
+    """What makes the edit of a row; the search for a strength is not done again for removal."""
+    name, gone, seed = key
+    if name == ORIGINAL:
+        return None
+    if name in BASELINES:
+        like = dx.forget(model, moments, [gone], PUBLISHED, device="cpu")
+        return lambda: baseline(model, like, BASELINES[name], seed)
+    way, given = WAYS[name]
+    data = images if given else None
+    known = log.rows.get((FOUND_BY, gone, seed))
+    if name == REMOVED and known is not None:
+        way = replace(way, strength=known.strength)
+    return lambda: dx.forget(model, moments, [gone], way, data=data, device="cpu")
+
+
+class Log:
+    """Rows by name, class and seed; kept in a file where there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.rows = path, {}
+        if path is not None and path.is_file():
+            for line in path.read_text().splitlines():
+                name, gone, seed, fields = json.loads(line)
+                self.rows[name, gone, seed] = Row(**fields)
+
+    def add(self, key: tuple[str, int, int], row: Row) -> None:
+        self.rows[key] = row
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps([*key, asdict(row)]) + "\n")
+
+    def means(self, name: str, field: str) -> np.ndarray:
+        """Means over classes, one for each seed."""
+        found: dict[int, list[float]] = {}
+        for (known, _, seed), row in self.rows.items():
+            if known == name:
+                found.setdefault(seed, []).append(getattr(row, field))
+        return np.array([np.mean(values) for _, values in sorted(found.items())])
+
+    def worst(self, name: str) -> float:
+        """The class that most is left of, by its mean over seeds."""
+        found: dict[int, list[float]] = {}
+        for (known, gone, _), row in self.rows.items():
+            if known == name:
+                found.setdefault(gone, []).append(row.forget)
+        return max(np.mean(values) for values in found.values())
+
+
+def cell(values: np.ndarray, form: str) -> str:
+    """Mean, and standard deviation over seeds where there are several."""
+    if np.isnan(values).any():
+        return ""
+    spread = f" ± {format(values.std(ddof=1), form.lstrip('+'))}" if len(values) > 1 else ""
+    return format(values.mean(), form) + spread
+
+
+def table(log: Log, names: Iterable[str]) -> None:
+    """Means over classes; the worst class by its mean over seeds."""
     print(
-        "| | forget | worst class | retain | from RA | old head | recall | weights changed "
-        "| parameters gone | strength | s |\n|---" + "|---" * 10 + "|"
+        "| | classes x seeds | forget | worst class | retain from RA | from base | recall "
+        "| old head | recall, old head | linear probe | 10 shots | weights changed "
+        "| parameters gone | strength | s |\n|---" + "|---" * 14 + "|"
     )
-    for name, classes in rows.items():
-        means = {
-            field: np.array([np.mean([getattr(row, field) for row in seeds]) for seeds in classes])
+    forms = {"from_ra": "+.2f", "from_base": "+.2f", "strength": ".2f"}
+    for name in names:
+        cells = {
+            field: cell(log.means(name, field), forms.get(field, ".1f"))
             for field in Row.__dataclass_fields__
         }
-        mean = {field: values.mean() for field, values in means.items()}
-        print(
-            f"| {name} | {mean['forget']:.1f} | {means['forget'].max():.1f} | {mean['retain']:.2f} "
-            f"| {mean['from_ra']:+.2f} | {mean['old_head']:.1f} | {mean['recall']:.1f} "
-            f"| {mean['changed']:.1f} % | {mean['parameters']:.1f} % | {mean['strength']:.2f} "
-            f"| {mean['seconds']:.1f} |",
-            flush=True,
-        )
+        forget, *rest = cells.values()
+        runs = [key[1:] for key in log.rows if key[0] == name]
+        many = f"{len({gone for gone, _ in runs})} x {len({seed for _, seed in runs})}"
+        print("|", " | ".join([name, many, forget, f"{log.worst(name):.1f}", *rest]), "|")
+    print(flush=True)
+
+
+def against_retrained(trials: Trials, test: Dataset, log: Log, retrained: list[str]) -> None:
+    """Probe and ten shots of each row beside those of models that never saw the class."""
+    print("| class | model | linear probe | 10 shots |\n|---|---|---|---|")
+    for item in retrained:
+        gone, path = int(item.partition("=")[0]), item.partition("=")[2]
+        subject = Subject.of(dx.load(path), trials.classes, [gone])
+        seen = observe(subject, test, device="cpu", batch_size=BATCH)
+        own = probe(seen.last, test.labels, [gone]), few_shots(seen.last, test.labels, [gone])
+        rest = test.labels != gone
+        top = 100 * (seen.logits[rest].argmax(axis=1) == test.labels[rest]).mean()
+        label = f"retrained without it ({top:.2f} % on the others)"
+        name = test.class_names[gone]
+        print(f"| {name} | {label} | {100 * own[0].value:.1f} | {100 * own[1][SHOTS].value:.1f} |")
+        for known in dict.fromkeys(key[0] for key in log.rows if key[1] == gone):
+            rows = [row for key, row in log.rows.items() if key[:2] == (known, gone)]
+            means = (np.mean([getattr(r, field) for r in rows]) for field in ("probe", "shots"))
+            print("|", " | ".join([name, known, *(f"{mean:.1f}" for mean in means)]), "|")
+    print(flush=True)
 
 
 def curve(trials: Trials, moments: Moments, classes: list[int]) -> None:
     """The whole trade-off: strength against the class (old head) and the others."""
-    print("\n| strength | forget, without level head | retain from RA |\n|---|---|---|")
+    print("| strength | forget, without level head | retain from RA |\n|---|---|---|")
     for strength in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0):
         way = Way(keep_head=True, strength=strength)
         found = []
         for gone in classes:
-            inside = trials.test.labels == gone
-            hidden = trials.original.copy()
-            hidden[:, gone] = -np.inf
+            inside = trials.labels == gone
             edit = dx.forget(trials.model, moments, [gone], way, device="cpu")
-            values = logits(edit.proto, trials.test)
+            place = trials.test.place_of(edit.proto)
+            edited = trials.test.tail(replace(trials.model, proto=edit.proto), place)
+            values = logits(edited, trials.test.data(place))
             forget = trials.right(values)[inside].mean()
             values[:, gone] = -np.inf
-            drop = trials.right(values)[~inside].mean() - trials.right(hidden)[~inside].mean()
+            drop = trials.right(values)[~inside].mean() - trials.reference(gone)[1]
             found.append((100 * forget, 100 * drop))
         forget, drop = np.mean(found, axis=0)
         print(f"| {strength:g} | {forget:.1f} | {drop:+.2f} |", flush=True)
@@ -319,6 +332,9 @@ def main() -> None:
     parser.add_argument("--classes", default="", help="indices with commas; all unless given")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", default="", help="names of rows, with semicolons")
+    parser.add_argument("--rows", type=Path, help="measurements, kept as they come")
+    parser.add_argument("--retrained", nargs="*", default=[], metavar="CLASS=MODEL")
+    parser.add_argument("--curve", action="store_true", help="the whole trade-off, too")
     args = parser.parse_args()
     model = dx.load(args.model)
     pool, test = (
@@ -326,35 +342,32 @@ def main() -> None:
         for folder in (args.calibration, args.test)
     )
     classes = [int(k) for k in args.classes.split(",") if k] or list(range(len(test.class_names)))
-    wanted = [name.strip() for name in args.ways.split(";") if name.strip()] or [*WAYS, *BASELINES]
-    trials = Trials(model, test)
+    known = [ORIGINAL, *WAYS, *BASELINES]
+    wanted = [name.strip() for name in args.ways.split(";") if name.strip()] or known
+    trials, log = Trials(model, test), Log(args.rows)
     print(
         f"{args.model.name}: top-1 {100 * trials.right(trials.original).mean():.2f} % on "
         f"{len(test):,} test images; classes {classes}, {args.seeds} seeds, {PER_CLASS} images a "
         f"class; {platform.machine()}, {os.cpu_count()} cores, ONNX Runtime "
-        f"{onnxruntime.__version__}, NumPy {np.__version__}\n"
+        f"{onnxruntime.__version__}, NumPy {np.__version__}\n",
+        flush=True,
     )
-    rows: dict[str, list[list[Row]]] = {name: [[] for _ in classes] for name in wanted}
     for seed in range(args.seeds):
+        names = [name for name in wanted if seed == 0 or name in EVERY_SEED]
         calibration = subset(pool, PER_CLASS, seed)
         moments = dx.calibrate(model, calibration, device="cpu")
-        for place, gone in enumerate(classes):
-            for name in wanted:
-                if name in WAYS:
-                    way, given = WAYS[name]
-                    images = calibration if given else None
-
-                    def make(way=way, images=images, gone=gone, moments=moments):
-                        return dx.forget(model, moments, [gone], way, data=images, device="cpu")
-                else:
-                    like = dx.forget(model, moments, [gone], PUBLISHED, device="cpu")
-
-                    def make(like=like, name=name, seed=seed):
-                        return baseline(model, like, BASELINES[name], seed)
-
-                rows[name][place].append(trials.row(gone, calibration, make))
-    table(rows)
-    curve(trials, moments, classes)
+        known = Kept(model, subset(calibration, RECALLED, seed))
+        for gone in classes:
+            for key in ((name, gone, seed) for name in names):
+                if key not in log.rows:
+                    make = maker(model, moments, calibration, log, key)
+                    log.add(key, trials.row(gone, known, make))
+    table(log, dict.fromkeys(key[0] for key in log.rows))
+    if args.retrained:
+        against_retrained(trials, test, log, args.retrained)
+    if args.curve:
+        images = subset(pool, PER_CLASS, 0)
+        curve(trials, dx.calibrate(model, images, device="cpu"), classes)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,22 @@ def tables(found: Evidence) -> list[Table]:
     return [*listed, _verdicts(found)]
 
 
+def brief(found: Evidence) -> list[Table]:
+    """What `forget` shows beside accuracy."""
+    return [_recall(found), _verdicts(found)]
+
+
+def _by_class(found: Evidence) -> Table:
+    """Accuracy on each class, for the page: a screen shows the worst only."""
+    three = (found.before, found.hidden, found.after)
+    rows = [
+        [name + " (forgotten)" * (k in found.classes), *(interval(a.per_class[k]) for a in three)]
+        for k, name in enumerate(found.class_names)
+        if found.before.per_class[k].count
+    ]
+    return "Top-1 accuracy by class", ["class", "before", "logit hidden", "after"], rows
+
+
 def _accuracy(found: Evidence) -> Table:
     three = (found.before, found.hidden, found.after)
     rows = [
@@ -126,7 +142,8 @@ def _cell(share: Share | None) -> str:
 def page(found: Evidence, title: str) -> str:
     """All of it in Markdown."""
     lines = [f"# {_plain(title)}", ""]
-    for heading, columns, rows in tables(found):
+    first, *others = tables(found)
+    for heading, columns, rows in (first, _by_class(found), *others):
         lines += [f"## {_plain(heading)}", "", _row(columns), _row(["---"] * len(columns))]
         lines += [*map(_row, rows), ""]
     lines += [f"- {_plain(name)}: {_plain(text or '')}" for name, text in facts(found).items()]
@@ -166,12 +183,19 @@ def as_json(found: Evidence, original: Path, edited: Path) -> dict[str, Any]:
         "edited": edited,
         **{name: _value(value) for name, value in whole.items()},
         "classes": found.names,
-        "verdicts": {
-            v.level: {"passed": v.passed, "tests": [asdict(t) | {"passed": t.passed}
-                                                    for t in v.tests]}
-            for v in found.verdicts
-        },
-    }  # fmt: skip
+        "verdicts": as_verdicts(found),
+    }
+
+
+def as_verdicts(found: Evidence) -> dict[str, Any]:
+    """Each level's verdict and tests, for machines."""
+    return {
+        v.level: {
+            "passed": v.passed,
+            "tests": [asdict(test) | {"passed": test.passed} for test in v.tests],
+        }
+        for v in found.verdicts
+    }
 
 
 def _value(value: Any) -> Any:

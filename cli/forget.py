@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import discedit_onnx as dx
-from discedit_onnx.amounts import number, percent, points
+from discedit_onnx.amounts import percent
 
 from . import edits, options, reporting
-from .inputs import Inputs, beside_model, evaluate
+from .forget_measures import (
+    UNSEEN,
+    accuracies,
+    attacked,
+    evidence_json,
+    show_accuracy,
+    show_evidence,
+)
+from .inputs import Inputs, beside_model
 from .recording import write_manifest
 
 if TYPE_CHECKING:
@@ -24,8 +31,6 @@ if TYPE_CHECKING:
     from discedit_onnx.editing.forget import Forgetting
     from discedit_onnx.editing.forgetting.components import Amount
     from discedit_onnx.editing.forgetting.strength import Search
-    from discedit_onnx.evaluation import Evaluation
-    from discedit_onnx.model import Model
 
     from .inputs import DataOptions
     from .output import Screen
@@ -85,7 +90,7 @@ NAMED = 3
     type=float,
     metavar="SHARE",
     help="Components to silence or cut: share of the later layers' for each class."
-    "  [default: 0.08]",
+    "  [default: 0.08; of --remove, found with --data, else 0.02]",
 )
 @click.option("--count", type=int, metavar="N", help="The same: so many in each group.")
 @click.option(
@@ -103,6 +108,11 @@ NAMED = 3
     help="Do not make up for components that go with those that stay.",
 )
 @click.option("--keep-head", is_flag=True, help="At level features: without level head.")
+@click.option(
+    "--refit-head",
+    is_flag=True,
+    help="At level features: fit the head anew to the other classes.  [needs --data]",
+)
 @click.option("--drop-output", is_flag=True, help="Take the class's column off the output.")
 @options.output("The edited model.  [default: MODEL's name with .forget-CLASS.onnx, beside it]")
 @reporting.option
@@ -125,6 +135,7 @@ def command(
     witness: str,
     refit: bool,
     keep_head: bool,
+    refit_head: bool,
     drop_output: bool,
     output: Path | None,
     force: bool,
@@ -153,6 +164,7 @@ def command(
         remove=remove,
         refit=refit,
         keep_head=keep_head,
+        refit_head=refit_head,
         drop_output=drop_output,
     )
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
@@ -177,9 +189,10 @@ def command(
     title = f"{model.name} without {', '.join(forgotten)}"
     known = {"moments": None if gathered is None else inputs.provenance()}
     reporting.write(report_to, edit, output, title, known, inputs, samples, gathered, edit, names)
-    found = None
+    found, evidence, why = None, None, ""
     if samples is not None and not (screen.quiet and not screen.as_json):
         found = accuracies(screen, loaded, edit, samples, device, batch_size)
+        evidence, why = attacked(loaded, edit, samples, device, batch_size)
     seen = samples is not None and same_images(samples, gathered, file is None)
     values = {} if screen.mute and not screen.as_json else edits.as_json(edit, output)
     if not screen.mute:
@@ -188,7 +201,10 @@ def command(
             origin = ", labels predicted by MODEL" * (data.labels == "predicted")
             if seen:
                 origin += ", the same images that it was calibrated on"
-            _show_accuracy(screen, found, forgotten, origin)
+            show_accuracy(screen, found, forgotten, origin)
+            show_evidence(screen, evidence, why)
+        elif samples is None:
+            screen.line(UNSEEN)
     if screen.as_json:
         screen.json(
             {
@@ -197,19 +213,28 @@ def command(
                 "level": level,
                 "method": method if level == "features" else None,
                 "strength": edit.strength,
-                "trials": [] if edit.search is None else [vars(t) for t in edit.search.trials],
+                "trials": _trials(edit.search, "strength"),
+                "removal_trials": _trials(edit.removal, "share"),
                 "layers": edit.layers,
                 "changed": edit.changed,
                 "removed": remove,
                 "dropped": drop_output,
                 "moments": None if gathered is None else inputs.provenance(),
                 "accuracy": None if found is None else {**found, "calibration_images": seen},
+                "verdicts": evidence_json(evidence),
+                "unverified": UNSEEN if samples is None else why or None,
             }
         )
 
 
-def amount_of(share: float | None, count: int | None, deviations: float | None) -> Amount:
-    """How many components, from the options of these names.
+def _trials(search: Search | None, name: str) -> list[dict[str, float]]:
+    """What was tried, for machines."""
+    tried = () if search is None else search.trials
+    return [{name: t.value, "forget": t.forget, "retain": t.retain} for t in tried]
+
+
+def amount_of(share: float | None, count: int | None, deviations: float | None) -> Amount | None:
+    """How many components, from the options of these names; None where none is given.
 
     Raises
     ------
@@ -225,7 +250,7 @@ def amount_of(share: float | None, count: int | None, deviations: float | None) 
         return Amount("count", count)
     if deviations is not None:
         return Amount("deviations", deviations)
-    return Amount() if share is None else Amount("share", share)
+    return None if share is None else Amount("share", share)
 
 
 def beside(model: Path, names: Sequence[str], remove: bool) -> Path:
@@ -249,48 +274,6 @@ def same_images(data: Dataset, moments: Moments | None, calibrated_now: bool) ->
     return named and counts == moments.count.tolist()
 
 
-def accuracies(
-    screen: Screen, model: Model, edit: Forgetting, data: Dataset, device: str, batch_size: int
-) -> dict[str, Any]:
-    """Accuracy before, with the class's logit hidden, and after.
-
-    Hiding a logit makes the rest a smaller problem, and lifts accuracy by itself: what an edit
-    costs the retained classes is read against that.
-    """
-    from discedit_onnx.editing.forgetting.way import Way
-    from discedit_onnx.evaluation import predict
-
-    if data.predicted:
-        data = predict(model, data, device=device, batch_size=batch_size)
-    classes = edit.classes
-    settings = {"device": device, "batch_size": batch_size, "latency": False}
-    hidden = dx.forget(model, None, classes, Way("output"), device=device)
-    before = evaluate(screen, model, data, "accuracy before", **settings)
-    reference = replace(model, proto=hidden.proto)
-    result = replace(model, proto=edit.proto)
-    rest = data
-    if edit.way.drop_output:
-        rest = reporting.without(data, result, classes)
-    after = evaluate(screen, result, rest, "accuracy after", **settings)
-    return {
-        "images": before.count.sum(),
-        "before": _accuracy(before, classes),
-        "hidden": _accuracy(
-            evaluate(screen, reference, data, "accuracy with a logit hidden", **settings), classes
-        ),
-        "after": _accuracy(after, [] if edit.way.drop_output else classes),
-    }
-
-
-def _accuracy(evaluation: Evaluation, chosen: Sequence[int]) -> dict[str, Any]:
-    rest = sorted(set(range(len(evaluation.class_names))) - set(chosen))
-    return {
-        "forget": evaluation.accuracy_of(chosen) if chosen else None,
-        "retain": evaluation.accuracy_of(rest),
-        "per_class": dict(zip(evaluation.class_names, evaluation.per_class, strict=True)),
-    }
-
-
 def _show(
     screen: Screen,
     edit: Forgetting,
@@ -301,7 +284,13 @@ def _show(
     if edit.components.any():
         edits.show_groups(screen, edit, "left" if edit.way.remove else "active")
     if edit.search is not None:
-        _show_search(screen, edit.search)
+        _show_search(screen, edit.search, "Strength", "strength", ", before the head is projected")
+    if edit.removal is not None:
+        _show_search(screen, edit.removal, "Components to cut", "share", "")
+        if not edit.removal.chosen:
+            screen.warn(
+                "nothing was cut: no share costs so little; raise --max-drop, or name --share"
+            )
     if edit.components.any() or edit.search is not None:
         screen.line()
     way, layers = edit.way, len(edit.layers)
@@ -322,34 +311,16 @@ def _show(
     )
 
 
-def _show_search(screen: Screen, search: Search) -> None:
-    """The trade-off, as the original head sees the edited features."""
+def _show_search(screen: Screen, search: Search, title: str, name: str, ends: str) -> None:
+    """The trade-off."""
     screen.table(
-        f"Strength, by {search.forget_images:,} held-out images to forget and "
-        f"{search.retain_images:,} others, before the head is projected",
-        ["strength", "forget", "retain", ""],
+        f"{title}, by {search.forget_images:,} held-out images to forget and "
+        f"{search.retain_images:,} others{ends}",
+        [name, "forget", "retain", ""],
         [
-            [f"{trial.strength:g}", percent(trial.forget), percent(trial.retain),
-             "taken" if trial.strength == search.chosen else ""]
+            [percent(trial.value) if name == "share" else f"{trial.value:g}",
+             percent(trial.forget), percent(trial.retain),
+             "taken" if trial.value == search.chosen else ""]
             for trial in search.trials
         ],
     )  # fmt: skip
-
-
-def _show_accuracy(
-    screen: Screen, found: dict[str, Any], forgotten: Sequence[str], origin: str
-) -> None:
-    before, hidden, after = (found[key] for key in ("before", "hidden", "after"))
-    gone = after["forget"] is None
-    screen.table(
-        f"Top-1 accuracy on {number(int(found['images']))} images{origin}",
-        ["", "before", "logit hidden", "after", "change"],
-        [
-            [f"forgotten: {', '.join(forgotten)}", percent(before["forget"]),
-             percent(hidden["forget"]), "no output" if gone else percent(after["forget"]),
-             "" if gone else points(before["forget"], after["forget"])],
-            ["all other classes", percent(before["retain"]), percent(hidden["retain"]),
-             percent(after["retain"]), points(hidden["retain"], after["retain"])],
-        ],
-    )  # fmt: skip
-    screen.line("The change of the others is read against the hidden logit, which lifts them.")

@@ -223,8 +223,8 @@ def _strengths(edit: Forgetting | None) -> Search | None:
         return None
     found = edit.search
     points = [
-        *(Point(trial.strength, trial.forget, "forgotten") for trial in found.trials),
-        *(Point(trial.strength, trial.retain, "others, logit hidden") for trial in found.trials),
+        *(Point(trial.value, trial.forget, "forgotten") for trial in found.trials),
+        *(Point(trial.value, trial.retain, "others, logit hidden") for trial in found.trials),
     ]
     images = f"{found.forget_images:,} held-out images to forget and {found.retain_images:,} others"
     return Search("strength", images, tuple(points), found.chosen)
@@ -265,22 +265,11 @@ def _attacked(
     edit: Forgetting, inputs: Inputs, data: Dataset | None
 ) -> tuple[tuple[Attack, ...], tuple[str, ...]]:
     """What brief evidence finds, and what it can't say."""
-    from discedit_onnx.errors import DataError, ModelError
-    from discedit_onnx.evidence.verify import verify
     from discedit_onnx.report.attacks import attacks_of
+
+    from .forget_measures import attacked
 
     if data is None:
         return (), ("No attack was run: there were no labelled images.",)
-    try:
-        found = verify(
-            inputs.model,
-            replace(inputs.model, proto=edit.proto),
-            data,
-            edit.classes,
-            brief=True,
-            device=inputs.device,
-            batch_size=inputs.batch_size,
-        )
-    except (DataError, ModelError) as error:  # too few images, or a head that is not linear
-        return (), (f"No attack was run: {error}.",)
-    return attacks_of(found), found.notes
+    found, why = attacked(inputs.model, edit, data, inputs.device, inputs.batch_size)
+    return ((), (why,)) if found is None else (attacks_of(found), found.notes)

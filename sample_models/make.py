@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -21,6 +22,9 @@ from nets import VGG, MobileNet, ResNet20, ViT
 from PIL import Image
 from torch import nn
 from train import CLASS_NAMES, MEAN, STD, Recipe, load_split, train
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HERE = Path(__file__).parent
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -40,7 +44,13 @@ MODELS = {
 }
 
 
-def export(net: nn.Module, path: Path, fold: bool, test_accuracy: float) -> None:
+def export(
+    net: nn.Module,
+    path: Path,
+    fold: bool,
+    test_accuracy: float,
+    names_of_classes: Sequence[str] = CLASS_NAMES,
+) -> None:
     """Write `net` as ONNX with class names and preprocessing, and without local paths.
 
     The dynamo exporter folds BatchNorm; the TorchScript exporter, told to preserve the mode
@@ -63,12 +73,12 @@ def export(net: nn.Module, path: Path, fold: bool, test_accuracy: float) -> None
         )  # fmt: skip
         model = onnx.load_from_string(buffer.getvalue())
     strip_traces(model.graph)
-    describe(model, test_accuracy)
+    describe(model, test_accuracy, names_of_classes)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
-def describe(model: onnx.ModelProto, test_accuracy: float) -> None:
+def describe(model: onnx.ModelProto, test_accuracy: float, classes: Sequence[str]) -> None:
     """Write class names and preprocessing (the keys of `preprocessor_config.json`)."""
     preprocess = {
         "do_resize": False,
@@ -79,7 +89,7 @@ def describe(model: onnx.ModelProto, test_accuracy: float) -> None:
         "image_std": [STD],
     }
     for key, value in {
-        "discedit.class_names": json.dumps(CLASS_NAMES),
+        "discedit.class_names": json.dumps(classes),
         "discedit.preprocess": json.dumps(preprocess),
         "discedit.test_accuracy": f"{test_accuracy:.4f}",
     }.items():

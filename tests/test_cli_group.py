@@ -18,6 +18,7 @@ from discedit_onnx.cli import COMMANDS, SECTIONS
 from discedit_onnx.cli import inspect as inspect_module
 from discedit_onnx.editing.criteria import DATA_FREE, defaults
 from discedit_onnx.editing.forgetting.components import Amount
+from discedit_onnx.editing.forgetting.way import UNSEEN
 from discedit_onnx.scoring.saliency import DEFAULT_WITNESS
 from discedit_onnx.scoring.witness import WITNESSES
 
@@ -88,7 +89,8 @@ def test_help_names_what_the_library_has(run):
     chosen = (defaults(None, None, data)[0] for data in (True, False))
     assert "[default: {} with --data alone, else {}]".format(*chosen) in text
     text = " ".join(run("forget", "-h").stdout.split())
-    assert f"[default: {Amount().value:g}]" in text
+    shares = f"{Amount().value:g}; of --remove, found with --data, else {UNSEEN.value:g}"
+    assert f"[default: {shares}]" in text
     assert f"[default: {DEFAULT_WITNESS}]" in text
 
 

@@ -102,6 +102,7 @@ def test_verify_forget_gates_and_writes_a_page(edited, tmp_path):
     assert found["after"]["forget"]["value"] == 0
     text = page.read_text()
     assert "Verdicts" in text
+    assert "| dress (forgotten) |" in text
     assert "Nothing is claimed about training data" in text
     strict = run("verify-forget", MODEL, MODEL, *arguments[3:], "--require", "features")
     assert strict.exit_code == 5
@@ -119,3 +120,15 @@ def test_forget_leaves_a_manifest_that_replays(level, tmp_path):
     result = run("replay", manifest_path(out), MODEL, "--data", IMAGES, "-o", again)
     assert result.exit_code == 0, result.output
     assert out.read_bytes() == again.read_bytes()
+
+
+def test_nothing_claims_compliance():
+    """What can be recorded is what ran on which bytes; the words say no more than that."""
+    root = SAMPLES.parent
+    folders = (root / "cli", root / "discedit_onnx", root / "docs")
+    files = [root / "README.md", *(f for each in folders for f in each.rglob("*.[pm][yd]"))]
+    for file in files:
+        text = " ".join(file.read_text(encoding="utf-8").split())
+        for sentence in text.split(". "):
+            if any(word in sentence.lower() for word in ("complian", "gdpr", "right to be")):
+                assert "Nothing is claimed" in sentence, file

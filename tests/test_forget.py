@@ -133,15 +133,15 @@ def test_the_strength_is_found_on_held_out_images(model, moments, data, test_ima
         assert isinstance(search, Search)
         assert (search.forget_images, search.retain_images) == (10, 90)
         first = search.trials[0]
-        assert first.strength == 0
+        assert first.value == 0
         assert edit.strength == search.chosen
         able = [t for t in search.trials[1:] if t.retain >= first.retain - max(drop, 1 / 90)]
-        (taken,) = (t for t in search.trials if t.strength == search.chosen)
+        (taken,) = (t for t in search.trials if t.value == search.chosen)
         assert taken in able
         best = min(t.forget for t in able)
         near = best + max(np.sqrt(best * (1 - best) / 10), 0.1)
         assert taken.forget <= near
-        assert all(t.forget > near for t in able if t.strength < taken.strength)
+        assert all(t.forget > near for t in able if t.value < taken.value)
     assert loose.equality.origin == "images"
     named = dx.forget(model, moments, [GONE], Way(strength=loose.strength), data=data, device="cpu")
     assert named.search is None
@@ -196,6 +196,19 @@ def test_the_later_layers_and_their_depth(model):
     assert head not in [layer for layer, _ in found]
 
 
+def test_the_head_is_refitted_to_the_others(model, moments, data, test_images):
+    way = Way(refit_head=True, strength=1)
+    edit = dx.forget(model, moments, [GONE], way, data=data, device="cpu")
+    forget, retain = accuracies(edit.proto, test_images)
+    assert forget == 0
+    assert retain > hidden(model.proto, test_images) - 0.02
+    few = data.take(np.flatnonzero(data.labels != 5))
+    with pytest.raises(DataError, match="no images of 1 classes; leave out --refit-head"):
+        dx.forget(model, moments, [GONE], way, data=few, device="cpu")
+    with pytest.raises(DataError, match="--refit-head needs images"):
+        dx.forget(model, moments, [GONE], way, device="cpu")
+
+
 @pytest.mark.parametrize("remove", [False, True])
 def test_components_go_and_are_made_up_for(model, moments, test_images, remove):
     way = Way(method="components", remove=remove, amount=Amount("share", 0.1))
@@ -209,12 +222,29 @@ def test_components_go_and_are_made_up_for(model, moments, test_images, remove):
     assert smaller == remove
 
 
-def test_removal_with_images(model, moments, data, test_images):
-    edit = dx.forget(model, moments, [GONE], Way(remove=True, strength=1), data=data, device="cpu")
+def test_as_much_is_removed_as_the_others_allow(model, moments, data, test_images):
+    way = Way(remove=True, strength=1)
+    edit = dx.forget(model, moments, [GONE], way, data=data, device="cpu")
     forget, retain = accuracies(edit.proto, test_images)
     assert forget == 0
     assert retain > hidden(model.proto, test_images) - 0.025
-    assert edit.sparsity > 0.08
+    first, *tried = edit.removal.trials
+    able = [t.value for t in tried if t.retain >= first.retain - 1 / 90]
+    assert edit.removal.chosen == max(able)
+    assert edit.sparsity > 0.01
+    named = replace(way, amount=Amount("share", edit.removal.chosen))
+    again = dx.forget(model, moments, [GONE], named, data=data, device="cpu")
+    np.testing.assert_array_equal(again.components, edit.components)
+    assert again.removal is None
+
+
+def test_no_share_can_go(model, moments, data, monkeypatch):
+    monkeypatch.setattr("discedit_onnx.editing.forgetting.strength.SHARES", (0.9,))
+    way = Way(remove=True, strength=1)
+    edit = dx.forget(model, moments, [GONE], way, data=data, device="cpu")
+    assert edit.removal.chosen == 0
+    assert not edit.components.any()
+    assert edit.sparsity <= 0
 
 
 def test_how_many_components(model, moments):
@@ -256,6 +286,8 @@ def test_the_output_shrinks(model, moments, test_images, way, tmp_path):
         ({"method": "magic"}, "no method 'magic'"),
         ({"level": "head", "remove": True}, "edits the head only"),
         ({"level": "output", "keep_head": True}, "edits the head only"),
+        ({"level": "head", "refit_head": True}, "edits the head only"),
+        ({"keep_head": True, "refit_head": True}, "one of --keep-head and --refit-head"),
         ({"max_drop": -0.1}, "--max-drop"),
         ({"strength": -1.0}, "below 0"),
     ],
@@ -298,7 +330,9 @@ def test_the_command(run, few, tmp_path):
     """Without moments the head can be edited; with images all is measured."""
     path = tmp_path / "net.onnx"
     path.write_bytes((few / "fashion_resnet20.onnx").read_bytes())
-    assert run("forget", path, "--class", 3, "--level", "head", "-q").exit_code == 0
+    result = run("forget", path, "--class", 3, "--level", "head")
+    assert result.exit_code == 0, result.stderr
+    assert "Not verified: without images nothing was measured" in " ".join(result.stdout.split())
     test = few / "fashion_mnist/test"
     arguments = ("forget", path, "--class", "dress,bag", "--data", test, "--json", "--force")
     result = run(*arguments, "-o", tmp_path / "a.onnx")
@@ -306,6 +340,9 @@ def test_the_command(run, few, tmp_path):
     found = json.loads(result.stdout)
     assert found["classes"] == ["dress", "bag"]
     assert found["level"] == "features"
+    assert found["verdicts"]["output"]["passed"]
+    assert [test["name"] for test in found["verdicts"]["head"]["tests"]][1] == "logit re-enabled"
+    assert found["unverified"] is None
     assert len(found["trials"]) > 3
     accuracy = found["accuracy"]
     assert accuracy["after"]["forget"] == accuracy["hidden"]["forget"] == 0

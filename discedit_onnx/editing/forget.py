@@ -16,24 +16,33 @@ from ..graph.coupling import analyse
 from ..scoring.saliency import score
 from .edit import Edit, carry_out
 from .forgetting.classes import find_classes
-from .forgetting.components import choose
+from .forgetting.components import Amount, choose
 from .forgetting.erasers import leace_eraser, svd_eraser
 from .forgetting.filling import filled
-from .forgetting.head import find_head, projected, suppressed
+from .forgetting.head import find_head, projected, refitted, suppressed
+from .forgetting.inputs import gather_features
 from .forgetting.maps import explicit, fold
 from .forgetting.outputs import drop_columns
 from .forgetting.removal import changed_share, new_values
 from .forgetting.spans import span_edits
-from .forgetting.strength import DEFAULT_STRENGTH, Search, search, split
+from .forgetting.strength import (
+    DEFAULT_STRENGTH,
+    Judge,
+    Search,
+    search_share,
+    search_strength,
+    split,
+)
 from .forgetting.way import Way
 from .lineage import hash_of
-from .plan import Plan
+from .plan import Plan, plan_removal
 from .surgery import apply
 from .verify import compare, random_feeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import onnx
     from numpy.typing import NDArray
 
     from ..calibration.data import Dataset
@@ -67,6 +76,8 @@ class Forgetting(Edit):
         Of the projection; None where there is none.
     search
         How the strength was found; None where it was not.
+    removal
+        How the share of components to cut was found; None where it was not.
     """
 
     way: Way
@@ -75,6 +86,7 @@ class Forgetting(Edit):
     changed: float
     strength: float | None
     search: Search | None
+    removal: Search | None
 
 
 def forget(
@@ -203,10 +215,11 @@ class _Job:
     def done(self) -> Forgetting:
         """Edit the model, and prove it."""
         edits, strength, found = self._edits()
+        gone, removal = self._components(strength)
         feeds, origin = random_feeds(self.view), "random inputs"
         if self.data is not None:
             feeds, origin = self.data.sample(), "images"
-        edit = self._carried_out(edits, feeds, origin)
+        edit = self._carried_out(edits, gone, feeds, origin)
         if self.way.drop_output:
             edit = drop_columns(
                 edit, self.view, self.head, classifier_of(self.model), self.columns,
@@ -220,22 +233,34 @@ class _Job:
             changed=changed_share(self.model, edit.proto),
             strength=strength,
             search=found,
+            removal=removal,
         )
 
     def _edits(self) -> tuple[list[LayerEdit], float | None, Search | None]:
         """What is put around which layers."""
         if self.way.level == "output":
             return [suppressed(self.view, self.head, self.columns)], None, None
-        last = [] if self.way.keep_head else [projected(self.view, self.head, self.columns)]
         if self.way.level == "head" or self.way.method == "components":
-            return last, None, None
+            return self._last([]), None, None
         strength, found = self.way.strength, None
         if strength is None and self.data is not None:
             found = self._search(self.data)
             strength = found.chosen
         strength = DEFAULT_STRENGTH if strength is None else strength
         edits = self._eraser(self.data, self.moments)(strength)
-        return [*edits, *last], strength, found
+        return [*edits, *self._last(edits)], strength, found
+
+    def _last(self, edits: list[LayerEdit]) -> list[LayerEdit]:
+        """What is done to the head behind other edits."""
+        if self.way.keep_head:
+            return []
+        if not self.way.refit_head:
+            return [projected(self.view, self.head, self.columns)]
+        assert self.data is not None
+        updates, biases = fold(self.view, edits)
+        edited = apply(self.model.proto, Plan("", updates=updates, biases=biases))
+        seen = gather_features(edited, self.head, self.data, self.device)
+        return [refitted(self.view, self.head, *seen, self.columns)]
 
     def _eraser(
         self, data: Dataset | None, moments: Moments | None
@@ -251,38 +276,94 @@ class _Job:
         entries = _entries(moments, self.columns)
         return lambda strength: span_edits(self.view, moments, entries, self.head, strength)
 
-    def _search(self, data: Dataset) -> Search:
-        """Fit on three images of four, and find the strength on the fourth."""
+    def _fitted(self, data: Dataset) -> tuple[_Job, Judge]:
+        """The same job on three images of four, and what judges it on the fourth."""
         fitted, held_out = split(data)
         moments = None
-        if self.way.method not in ERASERS:
+        if self.way.remove or self.way.method not in ERASERS:
             # The given moments may be of these very images.
             moments = calibrate(self.model, fitted, taps_of(self.model), device=self.device)
-        eraser = self._eraser(fitted, moments)
-        return search(
-            self.view, self.head, eraser, held_out, self.columns, self.way.max_drop, self.device
-        )
+        judge = Judge(self.head, held_out, self.columns, self.way.max_drop, self.device)
+        return replace(self, data=fitted, moments=moments), judge
 
-    def _components(self) -> NDArray[np.bool_]:
-        """What is silenced or cut out, shape (components,)."""
-        if not (self.way.remove or self.way.method == "components"):
-            return np.zeros(self.coupling.size, dtype=bool)
+    def _search(self, data: Dataset) -> Search:
+        """The strength, found on held-out images."""
+        part, judge = self._fitted(data)
+        eraser = part._eraser(part.data, part.moments)
+
+        def edited(strength: float) -> onnx.ModelProto:
+            if not strength:
+                return self.model.proto
+            updates, biases = fold(self.view, eraser(strength))
+            return apply(self.model.proto, Plan("", updates=updates, biases=biases))
+
+        return search_strength(judge, edited)
+
+    def _components(self, strength: float | None) -> tuple[NDArray[np.bool_], Search | None]:
+        """What is silenced or cut out, shape (components,), and how its share was found."""
+        way, found = self.way, None
+        if not (way.remove or way.method == "components"):
+            return np.zeros(self.coupling.size, dtype=bool), None
+        amount = way.default_amount
+        if way.remove and way.amount is None and self.data is not None:
+            found = self._search_share(self.data, strength)
+            if not found.chosen:
+                return np.zeros(self.coupling.size, dtype=bool), found
+            amount = Amount("share", found.chosen)
+        return self._chosen(amount), found
+
+    def _search_share(self, data: Dataset, strength: float | None) -> Search:
+        """The share of components to cut, found on held-out images at a strength."""
+        part, judge = self._fitted(data)
+        part = replace(part, way=replace(self.way, strength=strength))
+        edits, *_ = part._edits()
+        second = part._second() if self.way.refit else {}
+
+        def edited(share: float) -> onnx.ModelProto:
+            if not share:
+                return self.model.proto
+            gone = part._chosen(Amount("share", share))
+            updates, biases = fold(self.view, part._filled(edits, gone, second))
+            proto = apply(self.model.proto, Plan("", updates=updates, biases=biases))
+            updates, biases = new_values(
+                self.model, proto, self.coupling, gone, biases, remove=True
+            )
+            plan = plan_removal(self.coupling, gone, self.model.hash)
+            return apply(self.model.proto, replace(plan, updates=updates, biases=biases))
+
+        return search_share(judge, edited)
+
+    def _chosen(self, amount: Amount) -> NDArray[np.bool_]:
+        """The components that are most specific to the classes, shape (components,)."""
         assert self.moments is not None
         scores = score(self.model, self.coupling, self.moments, self.way.witness)
         able = self.coupling.silenceable | self.way.remove
-        return choose(
-            scores, self.coupling, _entries(self.moments, self.columns), able, self.way.amount
-        )
+        return choose(scores, self.coupling, _entries(self.moments, self.columns), able, amount)
 
-    def _carried_out(self, edits: list[LayerEdit], feeds: Sequence[Feeds], origin: str) -> Edit:
+    def _filled(
+        self,
+        edits: list[LayerEdit],
+        gone: NDArray[np.bool_],
+        second: Mapping[str, SecondMoments],
+    ) -> list[LayerEdit]:
+        """The edits, and what makes up for components that go."""
+        if not (gone.any() and self.way.refit):
+            return edits
+        assert self.moments is not None
+        entries = _entries(self.moments, self.columns)
+        return filled(self.coupling, self.moments, gone, entries, edits, second)
+
+    def _carried_out(
+        self,
+        edits: list[LayerEdit],
+        gone: NDArray[np.bool_],
+        feeds: Sequence[Feeds],
+        origin: str,
+    ) -> Edit:
         """The folded edits, proved against the maps as nodes; then what is silenced or cut."""
-        model, gone = self.model, self._components()
+        model = self.model
         if gone.any() and self.way.refit:
-            assert self.moments is not None
-            entries = _entries(self.moments, self.columns)
-            edits = filled(
-                self.coupling, self.moments, gone, entries, edits, self._second(self.moments)
-            )
+            edits = self._filled(edits, gone, self._second())
         updates, biases = fold(self.view, edits)
         plan = Plan(model.hash, updates=updates, biases=biases)
         proto = apply(model.proto, plan)
@@ -306,10 +387,11 @@ class _Job:
         worst = max(equality.deviation, edit.equality.deviation)
         return replace(edit, equality=replace(edit.equality, deviation=worst))
 
-    def _second(self, moments: Moments) -> Mapping[str, SecondMoments]:
+    def _second(self) -> Mapping[str, SecondMoments]:
         """Second moments of retained images; without images, those in the moments, of all."""
         if self.data is None:
-            return moments.second
+            assert self.moments is not None
+            return self.moments.second
         others = self.data.take(np.flatnonzero(~np.isin(self.data.labels, self.columns)))
         wanted = Wanted(second=True)
         return calibrate(

@@ -175,11 +175,11 @@ def load_manifest(path: Path) -> Manifest:
         if fields.pop("format") != FORMAT:
             raise ValueError
         way = dict(fields.pop("way"))
-        amount = Amount(**way.pop("amount"))
+        amount = way.pop("amount")
         data = fields.pop("data")
         classes = tuple(int(k) for k in fields.pop("classes"))
         return Manifest(
-            way=Way(**way, amount=amount),
+            way=Way(**way, amount=None if amount is None else Amount(**amount)),
             classes=classes,
             data=None if data is None else DataRecord(**data),
             **fields,

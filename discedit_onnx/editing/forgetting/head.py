@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import ModelError
+from ...errors import DataError, ModelError
 from ..refit.layers import find_layers
 from .maps import LayerEdit, bias_of, matrix_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from ...graph.view import View
     from ..refit.layers import Layer
@@ -26,6 +28,8 @@ MARGIN = 1e4
 """How far a suppressed logit lies below the mean of the others; float16 still holds it."""
 SLACK = 1e-9
 """Ridge of the direction that is taken out, relative to the spread of the rows."""
+SHRINKAGE = 1e-2
+"""Of the covariance within classes, towards its mean variance."""
 
 
 def find_head(view: View, output: str, classes: int) -> Layer:
@@ -102,3 +106,56 @@ def projected(view: View, head: Layer, forgotten: Sequence[int]) -> LayerEdit:
     gone = list(forgotten)
     shift[gone] = bias[retained].mean() - bias[gone]
     return LayerEdit(head, np.eye(len(matrix)) - read @ write.T, None, shift)
+
+
+def refitted(
+    view: View,
+    head: Layer,
+    features: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    forgotten: Sequence[int],
+) -> LayerEdit:
+    """A new head: linear discriminant analysis of the retained classes, on edited features.
+
+    Class means and one covariance within classes, equal priors (Fisher). A forgotten class gets the
+    mean of the others' logits, as in `projected`.
+
+    Parameters
+    ----------
+    view, head
+        Of the original.
+    features
+        What the head reads in the edited network, (N, C).
+    labels
+        Classes of these images, (N,); images of forgotten classes are not looked at.
+    forgotten
+        Columns of the head.
+
+    Raises
+    ------
+    DataError
+        If a retained class has no images, or there are more classes than features.
+    """
+    matrix = matrix_of(view, head)
+    size, classes = matrix.shape
+    retained = np.setdiff1d(np.arange(classes), forgotten)
+    missing = np.setdiff1d(retained, labels)
+    if len(missing) or size < classes:
+        what = (
+            f"no images of {len(missing)} classes" if len(missing) else "more classes than features"
+        )
+        raise DataError(f"the head can't be refitted: {what}; leave out --refit-head")
+    means = np.stack([features[labels == k].mean(axis=0) for k in retained])
+    inside = np.isin(labels, retained)
+    centred = features[inside] - means[np.searchsorted(retained, labels[inside])]
+    covariance = centred.T @ centred / max(len(centred) - len(retained), 1)
+    level = max(np.trace(covariance) / size, np.finfo(np.float32).tiny)
+    weights = np.linalg.solve(covariance + SHRINKAGE * level * np.eye(size), means.T)
+    new, bias = np.empty_like(matrix), np.empty(classes)
+    new[:, retained], bias[retained] = weights, -0.5 * (means.T * weights).sum(axis=0)
+    gone = list(forgotten)
+    new[:, gone] = weights.mean(axis=1, keepdims=True)
+    bias[gone] = bias[retained].mean()
+    # The columns of the old head span what is folded: before @ matrix is the new one.
+    shift = bias - bias_of(view, head, classes)
+    return LayerEdit(head, new @ np.linalg.pinv(matrix), None, shift)

@@ -71,6 +71,21 @@ def gather_rows(
     return [(retained, gone) for retained, gone in found]
 
 
+def gather_features(
+    proto: onnx.ModelProto, head: Layer, data: Dataset, device: str = "auto", batch_size: int = 64
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What a head reads, a mean over places, (N, C); and the labels, (N,)."""
+    found, seen = [], []
+    with open_session(with_outputs(proto, [head.input]), device) as session:
+        runs = run_batches(session, [head.input], data, batch_size=batch_size)
+        for (values,), labels in runs:
+            last = np.moveaxis(values, head.channel_axis, -1)
+            means = last.reshape(len(last), -1, last.shape[-1]).mean(axis=1, dtype=np.float64)
+            found.append(means)
+            seen.append(labels)
+    return np.concatenate(found), np.concatenate(seen)
+
+
 def _moments(rows: NDArray[np.floating]) -> SecondMoments:
     """Of one batch, shape (rows, F)."""
     mean = rows.mean(axis=0, dtype=np.float64)

@@ -19,6 +19,8 @@ METHODS: tuple[Method, ...] = ("projection", "svd", "leace", "components")
 
 NEED_DATA = ("svd", "leace")
 MAX_DROP = 0.01
+UNSEEN = Amount("share", 0.02)
+"""What is removed where there are no images to see what it costs."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,10 @@ class Way:
     strength
         Of a projection; found by itself where it is None and there is data.
     max_drop
-        What the search may cost the retained classes, as a share.
+        What each search may cost the retained classes, as a share.
     amount
-        How many components are taken, by method components and where they are removed.
+        How many components are taken, by method components and where they are removed. None: a
+        share that is found by itself for `remove` where there is data, else the default one.
     witness
         That components are chosen by.
     remove
@@ -46,6 +49,9 @@ class Way:
     keep_head
         At level features: leave out the projection of level head, so that the method alone
         forgets. Of the methods only svd then edits the head.
+    refit_head
+        At level features: fit the head anew to the retained classes in place of that projection;
+        see `head.refitted`. Needs data.
     drop_output
         Take the classes' columns off the output.
     """
@@ -54,11 +60,12 @@ class Way:
     method: Method = "projection"
     strength: float | None = None
     max_drop: float = MAX_DROP
-    amount: Amount = Amount()  # noqa: RUF009  (frozen)
+    amount: Amount | None = None
     witness: str = DEFAULT_WITNESS
     remove: bool = False
     refit: bool = True
     keep_head: bool = False
+    refit_head: bool = False
     drop_output: bool = False
 
     def __post_init__(self) -> None:
@@ -70,8 +77,17 @@ class Way:
             raise UsageError(f"--max-drop {100 * self.max_drop:g} is not in [0, 100) points")
         if self.strength is not None and not self.strength >= 0:
             raise UsageError(f"strength {self.strength:g} is below 0")
-        if self.level != "features" and (self.remove or self.keep_head):
+        if self.keep_head and self.refit_head:
+            raise UsageError("give one of --keep-head and --refit-head")
+        if self.level != "features" and (self.remove or self.keep_head or self.refit_head):
             raise UsageError(f"--level {self.level} edits the head only; take --level features")
+
+    @property
+    def default_amount(self) -> Amount:
+        """How many components are taken where no images say."""
+        if self.amount is not None:
+            return self.amount
+        return UNSEEN if self.remove else Amount()
 
     def check_sources(self, moments: bool, data: bool) -> None:
         """Refuse what can't be done with what there is.
@@ -88,5 +104,7 @@ class Way:
                 f"--method {self.method} needs second moments of what each layer reads, which no "
                 "moments file holds: give images with --data, or take --method projection"
             )
+        if self.refit_head and not data:
+            raise DataError("--refit-head needs images of the retained classes: give --data")
         if not moments and not data:
             raise DataError("--level features needs moments, or images to gather them from")

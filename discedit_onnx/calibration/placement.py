@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,8 @@ def taps_of(model: Model) -> tuple[Tap, ...]:
     ModelError
         If nothing in the model can be removed.
     """
-    reaches = (Reach(inexact=True), Reach(inexact=True, inside_heads=True))
+    # Without the inexact, what is picked behind a normalisation may be more.
+    reaches = [Reach(*flags) for flags in product((True, False), repeat=2)]
     taps = place_taps(*(analyse(model.proto, reach) for reach in reaches))
     if not taps:
         raise ModelError(

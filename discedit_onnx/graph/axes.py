@@ -95,7 +95,7 @@ class Extent:
     place
         Name of an attribute, or position of an input.
     base
-        What they are without a cut; empty for an input that is left out after one.
+        What they are without a cut; empty for what is left out after one.
     counts
         Which of them follow a cut.
     depends
@@ -117,6 +117,14 @@ class PinReason:
     ids: NDArray[np.int64]
     node: Node | None
     why: str
+
+
+@dataclass(frozen=True)
+class Choice(PinReason):
+    """Why a node needs all of an axis; but what it makes can be picked from, behind it."""
+
+    tensor: str
+    axis: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,7 @@ class Equations:
         self.contractions: list[Contraction] = []
         self.extents: list[Extent] = []
         self.parts: list[NDArray[np.int64]] = []
+        self.choices: list[Choice] = []
         self.numbers = Numbers(view, self.axis)
         # Tensors whose axes are fixed, with the reason: graph inputs, and what gave up.
         self._opaque: dict[str, tuple[Node | None, str]] = dict.fromkeys(
@@ -340,6 +349,12 @@ class Scope:
         elif ids is not None:
             self._equations.loose.append(ids)
 
+    def choose(self, axis: int, length: int, why: str) -> NDArray[np.int64]:
+        """New variables of an axis of the first output, picked of what the node needs whole."""
+        ids = self._equations.fresh(length)
+        self._equations.choices.append(Choice(ids, self.node, why, self.node.outputs[0], axis))
+        return ids
+
     def pinned(self, length: int, why: str) -> NDArray[np.int64]:
         """New variables that can't be removed, to stand beside others on one axis."""
         ids = self._equations.fresh(length)
@@ -384,7 +399,7 @@ class Scope:
         if base is None:
             base = self.attribute(place) if isinstance(place, str) else self.constant(place)
         sources = list(touched)
-        if isinstance(place, int):
+        if isinstance(place, int) and self.has(place):
             computed = self._equations.numbers.counted(self.node.inputs[place])
             sources += [] if computed is None else [computed]
         if counts or sources:
@@ -392,11 +407,12 @@ class Scope:
             extent = Extent(self.node, place, np.asarray(base), counts, depends)
             self._equations.extents.append(extent)
 
-    def leave_out(self, position: int, ids: NDArray[np.int64]) -> None:
-        """Say that an input does nothing, and goes as soon as any of these does."""
-        self._mentioned.update((position, axis) for axis in range(len(self.shape(position))))
-        self._told.add(position)
-        self._equations.extents.append(Extent(self.node, position, np.empty(0), (), ids))
+    def leave_out(self, place: str | int, ids: NDArray[np.int64]) -> None:
+        """Say that an attribute or an input does nothing, and goes as soon as any of these does."""
+        if isinstance(place, int):
+            self._mentioned.update((place, axis) for axis in range(len(self.shape(place))))
+        self._told.add(place)
+        self._equations.extents.append(Extent(self.node, place, np.empty(0), (), ids))
 
     def settle_numbers(self) -> None:
         """Keep computed numbers that the rule did not speak of as they are, or pin their source."""

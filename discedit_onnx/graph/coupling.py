@@ -207,6 +207,7 @@ def analyse(proto: onnx.ModelProto, reach: Reach = Reach()) -> Coupling:  # noqa
     equations = solve(view, reach)
     labels = _labels(equations)
     free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
+    _hold_idle_choices(equations, labels)
     for pin in equations.pins:
         free[labels[pin.ids]] = False
     members = _members(equations, labels, free)
@@ -233,6 +234,26 @@ def _labels(equations: Equations) -> NDArray[np.int64]:
     matrix = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(size, size))
     _, labels = connected_components(matrix.tocsr(), directed=False)
     return labels.astype(np.int64)
+
+
+def _hold_idle_choices(equations: Equations, labels: NDArray[np.int64]) -> None:
+    """Pin what could be picked, but with no row of any layer's weight saved by it.
+
+    A reader alone would get narrower, for the price of the picking.
+    """
+    if not equations.choices:
+        return
+    summed = np.zeros(equations.count, dtype=bool)
+    for contraction in equations.contractions:
+        if contraction.weights is not None:
+            summed[contraction.weights] = True
+    layers = {b.tensor for b in equations.blocks if summed[b.start : b.stop].any()}
+    runs = [np.arange(b.start, b.stop) for b in equations.blocks if b.tensor in layers]
+    made = np.zeros(len(labels), dtype=bool)
+    for ids in runs:
+        made[labels[ids[~summed[ids]]]] = True
+    for choice in equations.choices:
+        equations.pin(choice.ids[~made[labels[choice.ids]]], choice.node, choice.why)
 
 
 def _members(

@@ -37,6 +37,22 @@ def layer_normalization() -> onnx.ModelProto:
     return net.model(net.gemm(net.relu(net.gemm(x, 8, 10)), 10, CLASSES))
 
 
+@topology(0.85, kind=("LayerNormalization", "GroupNormalization", "MeanVarianceNormalization"))
+def gate_of_a_normalised_half(kind: str) -> onnx.ModelProto:
+    """gMLP: one half is needed whole for its statistics, the other goes with what it gates."""
+    net = Net(21)
+    u, v = net.ops("Split", net.conv(net.stem(6), 6, 16), outputs=2, axis=1, num_outputs=2)
+    if kind == "LayerNormalization":
+        v = net.op("Transpose", v, perm=[0, 2, 3, 1])
+        v = net.op(kind, v, net.positive(8), net.weight(8))
+        v = net.op("Transpose", v, perm=[0, 3, 1, 2])
+    elif kind == "GroupNormalization":
+        v = net.op(kind, v, net.positive(8), net.weight(8), num_groups=1)
+    else:
+        v = net.op(kind, v, axes=[1])
+    return net.head(net.relu(net.conv(net.op("Mul", u, v), 8, 8)), 8)
+
+
 @topology(0.85)
 def group_normalization() -> onnx.ModelProto:
     net = Net(21, ir_version=10)

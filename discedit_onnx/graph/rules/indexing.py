@@ -100,10 +100,15 @@ def slice_attributes(scope: Scope) -> None:
 
 @rule("Gather")
 def gather(scope: Scope) -> None:
-    """Picks along one axis, which is pinned; the others pass (an embedding's width)."""
+    """Picks along one axis, which is pinned; the others pass (an embedding's width).
+
+    Of a list of what is picked, though, any may go.
+    """
     rank = len(scope.shape(0))
     axis = scope.attribute("axis", 0) % rank
     picked: list[NDArray[np.int64] | None] = [None] * len(scope.shape(1))
+    if len(picked) == 1 and scope.is_weight(1) and scope.carries(0, axis):
+        picked = [scope.ids(1, 0)]
     before = [scope.ids(0, a) for a in range(axis)]
     after = [scope.ids(0, a) for a in range(axis + 1, rank)]
     scope.emit([*before, *picked, *after])

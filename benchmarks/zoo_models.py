@@ -65,7 +65,7 @@ class Architecture:
     inputs
         In the order of its arguments.
     exporter
-        "dynamo" or "script" (PyTorch's two), "keras" or "skl2onnx".
+        "dynamo" or "script" (PyTorch's two), "keras", "jax", "paddle" or "skl2onnx".
     opset
         Of the default domain.
     dynamic
@@ -136,6 +136,8 @@ def zoo() -> list[Architecture]:
     _segmentation(models)
     _transformers(models)
     _keras(models)
+    _jax(models)
+    _paddle(models)
     _sklearn(models)
     return models.models
 
@@ -346,6 +348,68 @@ def _keras(models: Zoo) -> None:
     ):
         inputs = (Input("image", (size, size, 3)),)
         models.add("keras", name, make(name, size, arguments), inputs, export)
+
+
+JAX_VIT = {
+    "height": 28, "width": 28, "num_hiddens": 64, "num_layers": 2, "num_heads": 4, "mlp_dim": 128,
+    "num_classes": 10, "embed_dims": (16, 32, 64),
+}  # fmt: skip
+JAX_DINO = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 4}
+JAX_GPT = {
+    "vocab_size": 100, "n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 16, "dropout": 0.0,
+}  # fmt: skip
+
+# Models that come with jax2onnx: module and class, settings, input, export.
+JAX: tuple[tuple[str, dict[str, Any], Input, str], ...] = (
+    ("cnn.CNN", {}, Input("image", (28, 28, 1)), "jax 21 dynamic"),
+    ("vit.VisionTransformer", JAX_VIT, Input("image", (28, 28, 1)), "jax 21 dynamic"),
+    ("dinov3.VisionTransformer", JAX_DINO, Input("image", (3, 32, 32)), "jax 23 static"),
+    ("gpt.GPT", JAX_GPT, Input("tokens", (16,), 100), "jax 22 dynamic"),
+)
+
+
+def _jax(models: Zoo) -> None:
+    def make(path: str, settings: dict[str, Any]) -> Callable[[], Any]:
+        def build() -> Any:
+            from importlib import import_module
+
+            from flax import nnx
+
+            module, _, name = path.partition(".")
+            library = import_module(f"jax2onnx.plugins.examples.nnx.{module}")
+            model = getattr(library, name)(**settings, rngs=nnx.Rngs(SEED))
+            model.eval()
+            return model
+
+        return build
+
+    for path, settings, entry, export in JAX:
+        models.add("jax", path, make(path, settings), (entry,), export)
+
+
+def _paddle(models: Zoo) -> None:
+    def vision(name: str) -> Callable[[], Any]:
+        def build() -> Any:
+            from paddle.vision import models as library
+
+            return getattr(library, name)(num_classes=100)
+
+        return build
+
+    def encoder() -> Any:
+        from paddle import nn
+
+        return nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, 128), 2)
+
+    for name, export in (
+        ("resnet18", "paddle 15 dynamic"),
+        ("mobilenet_v3_small", "paddle 13 dynamic"),
+        ("shufflenet_v2_x0_5", "paddle 11 static"),
+        ("densenet121", "paddle 16 static"),
+    ):
+        models.add("paddle", name, vision(name), image(64), export)
+    tokens = (Input("tokens", (16, 64)),)
+    models.add("paddle", "TransformerEncoder", encoder, tokens, "paddle 17 dynamic")
 
 
 def _sklearn(models: Zoo) -> None:

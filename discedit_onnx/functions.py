@@ -112,7 +112,7 @@ def _agree_on_versions(model: onnx.ModelProto, functions: Collection[Key]) -> No
         if function_key(node) not in functions
     }
     own = {domain for domain, _, _ in functions} - other - DEFAULT
-    for holder in (model, *model.functions):
-        for opset in holder.opset_import:
-            if opset.domain in own:
-                opset.version = 1
+    imports = (model.opset_import, *(function.opset_import for function in model.functions))
+    for opset in (opset for imported in imports for opset in imported):
+        if opset.domain in own:
+            opset.version = 1

@@ -243,6 +243,6 @@ def random_feeds(view: View, seed: int = 0, batch: int = 4) -> list[dict[str, ND
             length or (batch if axis == 0 else UNKNOWN_LENGTH) for axis, length in enumerate(known)
         ]
         dtype = helper.tensor_dtype_to_np_dtype(view.element_type(name))
-        values = np.asarray(generator.standard_normal(shape))
-        feed[name] = np.asarray(values if dtype.kind == "f" else values > 0).astype(dtype)
+        values = generator.standard_normal(shape)
+        feed[name] = np.asarray(values if dtype.kind == "f" else values > 0, dtype)
     return [feed]

@@ -160,9 +160,7 @@ def _export_jax(model: Architecture, path: Path) -> None:
     nnx.update(network, jax.tree.map(moved, nnx.state(network, nnx.Param)))
     batch = "B" if model.dynamic else 1
     inputs = [
-        jax.ShapeDtypeStruct(
-            (batch, *entry.shape), jnp.float32 if entry.high is None else jnp.int32
-        )
+        jax.ShapeDtypeStruct((batch, *entry.shape), jnp.int32 if entry.high else jnp.float32)
         for entry in model.inputs
     ]
     names = [entry.name for entry in model.inputs]

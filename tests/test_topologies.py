@@ -127,6 +127,12 @@ def test_pruned_equals_masked_inside_heads(topology: Topology):
         equality(mask(coupling, removed), pruned, coupling).require()
 
 
+def test_heads_go_where_nothing_inside_them_can():
+    proto = TOPOLOGIES["cross_covariance_attention"].build()
+    whole, inside = (analyse(proto, Reach(inside_heads=flag)) for flag in (False, True))
+    assert [len(g.components) for g in inside.groups] == [len(g.components) for g in whole.groups]
+
+
 @each_runnable
 def test_zeroed_equals_masked(topology: Topology):
     coupling = analyse(topology.build())

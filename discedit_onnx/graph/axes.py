@@ -137,8 +137,8 @@ class Reach:
         Also what can't be removed without changing what is left: the widths that a layer
         normalisation takes its statistics over.
     inside_heads
-        Where an axis is split, the indices of its last part in place of the first: the same
-        dimensions in every attention head, not whole heads.
+        Where an axis is split, the indices of its last part in place of the first, if these can be
+        cut: the same dimensions in every attention head, not whole heads.
     """
 
     inexact: bool = False
@@ -148,9 +148,13 @@ class Reach:
 class Equations:
     """All that the rules said about one graph."""
 
-    def __init__(self, view: View, reach: Reach = Reach()) -> None:
+    def __init__(
+        self, view: View, reach: Reach = Reach(), whole: frozenset[int] = frozenset()
+    ) -> None:
         self.view = view
         self.reach = reach
+        self.whole = whole  # nodes that keep heads whole although their insides are asked for
+        self.splits: list[tuple[int, NDArray[np.int64]]] = []
         self.count = 0
         self.loose: list[NDArray[np.int64]] = []
         self.blocks: list[Block] = []
@@ -249,6 +253,7 @@ class Scope:
         self.node = node
         self.view = equations.view
         self.reach = equations.reach
+        self.inside = self.reach.inside_heads and node.index not in equations.whole
         self.opset = self.view.opsets.get(node.domain, 1)
 
     # --- what the node looks like
@@ -348,6 +353,11 @@ class Scope:
             self.pin(ids, why)
         elif ids is not None:
             self._equations.loose.append(ids)
+
+    def split(self, ids: NDArray[np.int64] | None) -> None:
+        """Say that an axis could be carried by its first part or its last one, see `Reach`."""
+        if ids is not None:
+            self._equations.splits.append((self.node.index, ids))
 
     def choose(self, axis: int, length: int, why: str) -> NDArray[np.int64]:
         """New variables of an axis of the first output, picked of what the node needs whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .axes import Block, Contraction, Equations, Extent
+
+    _Solved = tuple[Equations, NDArray[np.int64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,7 @@ def analyse(proto: onnx.ModelProto, reach: Reach = Reach()) -> Coupling:  # noqa
         Its components and groups, and what is pinned.
     """
     view = View(proto)
-    equations = solve(view, reach)
-    labels = _labels(equations)
-    free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
-    _hold_idle_choices(equations, labels)
-    for pin in equations.pins:
-        free[labels[pin.ids]] = False
+    equations, labels, free = _inside_or_whole(view, reach)
     members = _members(equations, labels, free)
     by_signature: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for label, blocks in members.items():
@@ -234,6 +231,39 @@ def _labels(equations: Equations) -> NDArray[np.int64]:
     matrix = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(size, size))
     _, labels = connected_components(matrix.tocsr(), directed=False)
     return labels.astype(np.int64)
+
+
+def _inside_or_whole(view: View, reach: Reach) -> _Solved:
+    """What the rules said: whole heads go where nothing inside them, or met by them, can."""
+    solved = _solved(view, reach)
+    if not reach.inside_heads:
+        return solved
+    equations, labels, free = _solved(view, replace(reach, inside_heads=False))
+    heads: dict[int, set[int]] = defaultdict(set)
+    for index, ids in equations.splits:
+        heads[index].update(label for label in labels[ids].tolist() if free[label])
+    whole: set[int] = set()
+    while True:
+        equations, labels, free = solved
+        stuck = {index for index, ids in equations.splits if not free[labels[ids]].any()} - whole
+        if not stuck:
+            return solved
+        while stuck:
+            whole |= stuck
+            met = set().union(*(heads[index] for index in stuck))
+            stuck = {index for index in heads if met & heads[index]} - whole
+        solved = _solved(view, reach, frozenset(whole))
+
+
+def _solved(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> _Solved:
+    """What the rules said, the connected component of each variable, and which can be removed."""
+    equations = solve(view, reach, whole)
+    labels = _labels(equations)
+    _hold_idle_choices(equations, labels)
+    free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
+    for pin in equations.pins:
+        free[labels[pin.ids]] = False
+    return equations, labels, free
 
 
 def _hold_idle_choices(equations: Equations, labels: NDArray[np.int64]) -> None:

@@ -133,7 +133,8 @@ def _carrying(
         if (rows == rows[:, :1]).all():
             return part, rows[:, 0]
     whole = [i for i, part in enumerate(parts) if not _taken_apart(scope, part)] or [0]
-    if scope.reach.inside_heads:
+    scope.split(grid.reshape(-1))
+    if scope.inside:
         i = whole[-1]
     else:
         i = max(whole, key=lambda k: grid.shape[k]) if _shuffled(scope, parts) else whole[0]
@@ -239,7 +240,8 @@ def merge(scope: Scope, axes: list[int]) -> NDArray[np.int64] | None:
     if not carrying:
         return None
     if scope.is_weight(0):  # any of its axes could: that of whole heads does, and not their insides
-        carrying = [carrying[-1 if scope.reach.inside_heads else 0]]
+        carrying = [carrying[-1 if scope.inside else 0]]
+        scope.split(scope.ids(0, carrying[0]))
     if len(carrying) > 1:
         for axis in carrying:
             scope.pin(scope.ids(0, axis), "is merged with an axis that it can't be told from")

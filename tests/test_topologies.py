@@ -392,6 +392,18 @@ def test_what_a_subgraph_reads_stays(name: str):
     assert {name for name in node.captured if name in coupling.view.initializers} <= names
 
 
+@pytest.mark.parametrize("name", ["subgraph[captured=own]", "local_function"])
+def test_weights_that_no_rule_sees_are_counted_and_named(name: str):
+    model = TOPOLOGIES[name].build()
+    inspection = inspect(Model(model, Path("model.onnx")))
+    (held,) = (pinned for pinned in inspection.pinned if "holds weights inside" in pinned.why)
+    assert held.tensors == ("own",)
+    assert held.indices > 8
+    weights = onnx.numpy_helper.to_array
+    seen = sum(weights(t).size for t in model.graph.initializer if t.data_type == 1 and t.dims)
+    assert inspection.parameters == seen + (576 if name.startswith("subgraph") else 8)
+
+
 def test_inspect_lists_operators_without_rules():
     model = Model(TOPOLOGIES["custom_operator"].build(), Path("model.onnx"))
     assert inspect(model).unknown == {"org.example.Mystery": 1}

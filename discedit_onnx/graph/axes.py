@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .choices import Choice
 from .numbers import Numbers
 from .view import is_float
 
@@ -117,14 +118,6 @@ class PinReason:
     ids: NDArray[np.int64]
     node: Node | None
     why: str
-
-
-@dataclass(frozen=True)
-class Choice(PinReason):
-    """Why a node needs all of an axis; but what it makes can be picked from, behind it."""
-
-    tensor: str
-    axis: int
 
 
 @dataclass(frozen=True)
@@ -359,10 +352,10 @@ class Scope:
         if ids is not None:
             self._equations.splits.append((self.node.index, ids))
 
-    def choose(self, axis: int, length: int, why: str) -> NDArray[np.int64]:
-        """New variables of an axis of the first output, picked of what the node needs whole."""
-        ids = self._equations.fresh(length)
-        self._equations.choices.append(Choice(ids, self.node, why, self.node.outputs[0], axis))
+    def choose(self, axis: int, whole: NDArray[np.int64]) -> NDArray[np.int64]:
+        """New variables of an axis of the first output, for which the node needs others whole."""
+        ids = self._equations.fresh(len(whole))
+        self._equations.choices.append(Choice(self.node.outputs[0], axis, whole, ids))
         return ids
 
     def pinned(self, length: int, why: str) -> NDArray[np.int64]:

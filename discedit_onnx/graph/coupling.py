@@ -12,8 +12,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .axes import Reach
+from .choices import tie_idle
 from .solving import solve
-from .view import View
+from .view import View, parameters_inside
 
 if TYPE_CHECKING:
     import onnx
@@ -59,7 +60,7 @@ class Pinned:
     tensors
         Constants of which some indices can't be removed for it.
     indices
-        How many.
+        How many, over all axes.
     """
 
     where: str
@@ -184,6 +185,13 @@ class Coupling:
             tensors = tuple(dict.fromkeys(tensor for tensor, count in counts if count))
             if tensors:
                 found.append(Pinned(where, why, tensors, sum(count for _, count in counts)))
+        inside: dict[str, list[onnx.TensorProto]] = defaultdict(list)
+        for where, tensor in parameters_inside(self.view.proto):
+            inside[where].append(tensor)
+        for where, tensors_inside in inside.items():
+            indices = sum(sum(tensor.dims) for tensor in tensors_inside)
+            names = tuple(tensor.name for tensor in tensors_inside)
+            found.append(Pinned(where, "holds weights inside, which are not cut", names, indices))
         return tuple(sorted(found, key=lambda pinned: -pinned.indices))
 
 
@@ -259,31 +267,13 @@ def _solved(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> _S
     """What the rules said, the connected component of each variable, and which can be removed."""
     equations = solve(view, reach, whole)
     labels = _labels(equations)
-    _hold_idle_choices(equations, labels)
+    if equations.choices:
+        tie_idle(equations, labels)
+        labels = _labels(equations)
     free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
     for pin in equations.pins:
         free[labels[pin.ids]] = False
     return equations, labels, free
-
-
-def _hold_idle_choices(equations: Equations, labels: NDArray[np.int64]) -> None:
-    """Pin what could be picked, but with no row of any layer's weight saved by it.
-
-    A reader alone would get narrower, for the price of the picking.
-    """
-    if not equations.choices:
-        return
-    summed = np.zeros(equations.count, dtype=bool)
-    for contraction in equations.contractions:
-        if contraction.weights is not None:
-            summed[contraction.weights] = True
-    layers = {b.tensor for b in equations.blocks if summed[b.start : b.stop].any()}
-    runs = [np.arange(b.start, b.stop) for b in equations.blocks if b.tensor in layers]
-    made = np.zeros(len(labels), dtype=bool)
-    for ids in runs:
-        made[labels[ids[~summed[ids]]]] = True
-    for choice in equations.choices:
-        equations.pin(choice.ids[~made[labels[choice.ids]]], choice.node, choice.why)
 
 
 def _members(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from .net import CLASSES, SIZE, Net
 from .registry import topology
@@ -102,18 +102,19 @@ def computed_shape() -> onnx.ModelProto:
     return net.model(net.gemm(net.op("ReduceMean", x, axes=[2], keepdims=0), 8, CLASSES))
 
 
-@topology(0.25, captured=("output", "weight"))
+@topology(0.25, captured=("output", "weight", "own"))
 def subgraph(captured: str) -> onnx.ModelProto:
-    """A branch of If reads a tensor, or a weight, of the graph around it."""
+    """A branch of If reads a tensor, or a weight, of the graph around it, or has one of its own."""
     net = Net()
     x = net.stem(8)
     y = net.conv(x, 8, 8)
     weight = net.weight(8, 8, 3, 3)
     z = net.op("Conv", y, weight, pads=[1, 1, 1, 1])
+    read = "own" if captured == "own" else weight
     inside = (
         helper.make_node("Sigmoid", [z], ["then"])
         if captured == "output"
-        else helper.make_node("Conv", [z, weight], ["then"], pads=[1, 1, 1, 1])
+        else helper.make_node("Conv", [z, read], ["then"], pads=[1, 1, 1, 1])
     )
     shape = ["N", 8, SIZE, SIZE]
     branches = [
@@ -122,6 +123,10 @@ def subgraph(captured: str) -> onnx.ModelProto:
         )
         for name, node in (("then", inside), ("else", helper.make_node("Neg", [z], ["else"])))
     ]
+    if captured == "own":
+        net.weight(8, 8, 3, 3, stem="own")
+        branches[0].initializer.append(net.initializers.pop())
+        branches[0].initializer[0].name = "own"
     flag = net.op("Greater", net.op("ReduceMax", x, keepdims=0), net.number(0.5))
     z = net.op("If", flag, then_branch=branches[0], else_branch=branches[1])
     return net.head(net.relu(net.conv(z, 8, 8)), 8)
@@ -202,10 +207,13 @@ def shape_used_in_a_subgraph() -> onnx.ModelProto:
     return net.model(net.op("Mul", logits, scale))
 
 
-@topology(0.9)
+@topology(0.85)
 def local_function() -> onnx.ModelProto:
-    """A function of the model's own."""
+    """A function of the model's own, with a weight in it."""
     net = Net()
+    own = numpy_helper.from_array(
+        np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(8, 1, 1), "own"
+    )
     x = net.conv(net.stem(8), 8, 8)
     x = net.op("Gate", x, domain="local")
     model = net.head(net.conv(net.relu(net.conv(x, 8, 8)), 8, 8), 8)
@@ -216,7 +224,9 @@ def local_function() -> onnx.ModelProto:
         ["b"],
         [
             helper.make_node("Sigmoid", ["a"], ["s"]),
-            helper.make_node("Mul", ["a", "s"], ["b"]),
+            helper.make_node("Constant", [], ["w"], value=own),
+            helper.make_node("Mul", ["s", "w"], ["scaled"]),
+            helper.make_node("Mul", ["a", "scaled"], ["b"]),
         ],
         [helper.make_opsetid("", net.opset)],
     )

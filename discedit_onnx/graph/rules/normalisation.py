@@ -48,7 +48,7 @@ def normalised(scope: Scope, axis: int, ids: NDArray[np.int64] | None) -> NDArra
     With fewer indices going in, the statistics are others; of what comes out, any may be left.
     """
     scope.inexact(ids, OVER)
-    return ids if ids is None or scope.reach.inexact else scope.choose(axis, len(ids), OVER)
+    return ids if ids is None or scope.reach.inexact else scope.choose(axis, ids)
 
 
 @rule("GroupNormalization", opset=(18, None))

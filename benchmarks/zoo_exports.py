@@ -133,9 +133,15 @@ def _export_keras(model: Architecture, path: Path) -> None:
 
     batch = None if model.dynamic else 1
     signature = [
-        tf.TensorSpec((batch, *entry.shape), tf.float32, name=entry.name) for entry in model.inputs
+        tf.TensorSpec((batch, *entry.shape), entry.dtype, name=entry.name) for entry in model.inputs
     ]
-    function = tf.function(lambda x: network(x, training=False), input_signature=signature)
+    names = [entry.name for entry in model.inputs]
+
+    def call(*values: Any) -> Any:
+        named = dict(zip(names, values, strict=True))
+        return network(named if len(values) > 1 else values[0], training=False)
+
+    function = tf.function(call, input_signature=signature)
     tf2onnx.convert.from_function(
         function, input_signature=signature, opset=model.opset, output_path=str(path)
     )
@@ -144,7 +150,6 @@ def _export_keras(model: Architecture, path: Path) -> None:
 def _export_jax(model: Architecture, path: Path) -> None:
     """Through jax2onnx, which keeps modules as local functions."""
     import jax
-    import jax.numpy as jnp
     import onnx
     from flax import nnx
     from jax2onnx import to_onnx
@@ -159,10 +164,7 @@ def _export_jax(model: Architecture, path: Path) -> None:
 
     nnx.update(network, jax.tree.map(moved, nnx.state(network, nnx.Param)))
     batch = "B" if model.dynamic else 1
-    inputs = [
-        jax.ShapeDtypeStruct((batch, *entry.shape), jnp.int32 if entry.high else jnp.float32)
-        for entry in model.inputs
-    ]
+    inputs = [jax.ShapeDtypeStruct((batch, *entry.shape), entry.dtype) for entry in model.inputs]
     names = [entry.name for entry in model.inputs]
     onnx.save(to_onnx(network, inputs=inputs, opset=model.opset, input_names=names), str(path))
 

@@ -36,18 +36,28 @@ class Input:
         Integers in [low, high); standard normal numbers if it is None.
     low
         See `high`.
+    integers
+        Type of integers.
     """
 
     name: str
     shape: tuple[int, ...]
     high: int | None = None
     low: int = 0
+    integers: str = "int64"
+
+    @property
+    def dtype(self) -> str:
+        """Of its values."""
+        return "float32" if self.high is None else self.integers
 
     def draw(self, batch: int, generator: np.random.Generator) -> NDArray[Any]:
         """Random values, shape (batch, *shape)."""
         if self.high is not None:
-            return generator.integers(self.low, self.high, (batch, *self.shape))
-        return generator.standard_normal((batch, *self.shape)).astype(np.float32)
+            values = generator.integers(self.low, self.high, (batch, *self.shape))
+        else:
+            values = generator.standard_normal((batch, *self.shape))
+        return values.astype(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -319,22 +329,49 @@ def _transformers(models: Zoo) -> None:
         models.add("transformers", name, make(name, settings), inputs, export)
 
 
+KERAS_VIT = {
+    "image_shape": (32, 32, 3), "patch_size": (8, 8), "num_layers": 2, "num_heads": 4,
+    "hidden_dim": 64, "mlp_dim": 128,
+}  # fmt: skip
+KERAS_TEXT = {
+    "vocabulary_size": 100, "num_layers": 2, "num_heads": 4, "hidden_dim": 64,
+    "intermediate_dim": 128, "max_sequence_length": 32,
+}  # fmt: skip
+
+
 def _keras(models: Zoo) -> None:
-    def make(name: str, size: int, arguments: dict[str, Any]) -> Callable[[], Any]:
+    def seeded(make: Callable[[], Any]) -> Callable[[], Any]:
         def build() -> Any:
             os.environ["KERAS_BACKEND"] = "tensorflow"
             import keras
 
             keras.utils.set_random_seed(SEED)
-            model = getattr(keras.applications, name)(
-                weights=None, input_shape=(size, size, 3), classes=100, **arguments
-            )
+            model = make()
             generator = np.random.default_rng(SEED)
             for weight in model.weights:
                 values = np.asarray(weight)
                 if values.ndim == 1:
                     weight.assign(values + 0.1 * np.abs(generator.standard_normal(values.shape)))
             return model
+
+        return build
+
+    def application(name: str, size: int, arguments: dict[str, Any]) -> Callable[[], Any]:
+        def build() -> Any:
+            import keras
+
+            shape = (size, size, 3)
+            kind = getattr(keras.applications, name)
+            return kind(weights=None, input_shape=shape, classes=100, **arguments)
+
+        return build
+
+    def classifier(kind: str, family: str, arguments: dict[str, Any]) -> Callable[[], Any]:
+        def build() -> Any:
+            from keras_hub import models as library
+
+            backbone = getattr(library, f"{family}Backbone")(**arguments)
+            return getattr(library, f"{family}{kind}")(backbone, num_classes=10)
 
         return build
 
@@ -347,7 +384,19 @@ def _keras(models: Zoo) -> None:
         ("ResNet50V2", 64, "keras 14 dynamic", {}),
     ):
         inputs = (Input("image", (size, size, 3)),)
-        models.add("keras", name, make(name, size, arguments), inputs, export)
+        models.add("keras", name, seeded(application(name, size, arguments)), inputs, export)
+    pixels = (Input("images", (32, 32, 3)),)
+    words = (
+        Input("token_ids", (16,), 100, integers="int32"),
+        Input("padding_mask", (16,), 2, 1, integers="int32"),
+    )
+    for kind, family, entries, arguments, export in (
+        ("ImageClassifier", "ViT", pixels, KERAS_VIT, "keras 16 dynamic"),
+        ("TextClassifier", "Roberta", words, KERAS_TEXT, "keras 18 static"),
+        ("TextClassifier", "DistilBert", words, KERAS_TEXT, "keras 13 dynamic"),
+    ):
+        build = seeded(classifier(kind, family, arguments))
+        models.add("keras-hub", f"{family}{kind}", build, entries, export)
 
 
 JAX_VIT = {
@@ -364,7 +413,7 @@ JAX: tuple[tuple[str, dict[str, Any], Input, str], ...] = (
     ("cnn.CNN", {}, Input("image", (28, 28, 1)), "jax 21 dynamic"),
     ("vit.VisionTransformer", JAX_VIT, Input("image", (28, 28, 1)), "jax 21 dynamic"),
     ("dinov3.VisionTransformer", JAX_DINO, Input("image", (3, 32, 32)), "jax 23 static"),
-    ("gpt.GPT", JAX_GPT, Input("tokens", (16,), 100), "jax 22 dynamic"),
+    ("gpt.GPT", JAX_GPT, Input("tokens", (16,), 100, integers="int32"), "jax 22 dynamic"),
 )
 
 

@@ -143,8 +143,20 @@ def _export_keras(model: Architecture, path: Path) -> None:
 
     function = tf.function(call, input_signature=signature)
     tf2onnx.convert.from_function(
-        function, input_signature=signature, opset=model.opset, output_path=str(path)
-    )
+        function, input_signature=signature, opset=model.opset, output_path=str(path),
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )  # fmt: skip
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """What Keras's GELU is written with, and tf2onnx does not know: 1 - erf(x)."""
+    (out,) = node.output
+    shape, dtype = graph.get_shape(out), graph.get_dtype(out)
+    graph.remove_node(name)
+    one = graph.make_const(f"{name}.one", np.array(1, np.float32))
+    erf = graph.make_node("Erf", node.input[:1])
+    inputs = [one.output[0], erf.output[0]]
+    graph.make_node("Sub", inputs, outputs=[out], name=name, shapes=[shape], dtypes=[dtype])
 
 
 def _export_jax(model: Architecture, path: Path) -> None:

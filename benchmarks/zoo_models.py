@@ -329,9 +329,11 @@ def _transformers(models: Zoo) -> None:
         models.add("transformers", name, make(name, settings), inputs, export)
 
 
-KERAS_VIT = {
-    "image_shape": (32, 32, 3), "patch_size": (8, 8), "num_layers": 2, "num_heads": 4,
-    "hidden_dim": 64, "mlp_dim": 128,
+KERAS_MIT = {
+    "image_shape": (64, 64, 3), "num_layers": 4, "layerwise_depths": (1, 1, 1, 1),
+    "layerwise_num_heads": (1, 2, 4, 4), "layerwise_sr_ratios": (8, 4, 2, 1),
+    "layerwise_patch_sizes": (7, 3, 3, 3), "layerwise_strides": (4, 2, 2, 2),
+    "hidden_dims": (16, 32, 64, 64), "max_drop_path_rate": 0.0,
 }  # fmt: skip
 KERAS_TEXT = {
     "vocabulary_size": 100, "num_layers": 2, "num_heads": 4, "hidden_dim": 64,
@@ -385,13 +387,13 @@ def _keras(models: Zoo) -> None:
     ):
         inputs = (Input("image", (size, size, 3)),)
         models.add("keras", name, seeded(application(name, size, arguments)), inputs, export)
-    pixels = (Input("images", (32, 32, 3)),)
+    pixels = (Input("images", (64, 64, 3)),)
     words = (
         Input("token_ids", (16,), 100, integers="int32"),
         Input("padding_mask", (16,), 2, 1, integers="int32"),
     )
     for kind, family, entries, arguments, export in (
-        ("ImageClassifier", "ViT", pixels, KERAS_VIT, "keras 16 dynamic"),
+        ("ImageClassifier", "MiT", pixels, KERAS_MIT, "keras 16 dynamic"),
         ("TextClassifier", "Roberta", words, KERAS_TEXT, "keras 18 static"),
         ("TextClassifier", "DistilBert", words, KERAS_TEXT, "keras 13 dynamic"),
     ):

@@ -103,6 +103,16 @@ def pixel_shuffle(form: str) -> onnx.ModelProto:
 
 
 @topology(0.9)
+def adaptive_pool() -> onnx.ModelProto:
+    """As PyTorch's exporter writes one to more positions than there are: they are picked."""
+    net = Net()
+    x = net.op("Transpose", net.conv(net.stem(8), 8, 8), perm=[2, 3, 0, 1])
+    rows, columns = np.meshgrid(np.arange(9) * SIZE // 9, np.arange(9) * SIZE // 9, indexing="ij")
+    x = net.op("GatherND", x, net.constant(np.stack([rows, columns], axis=-1)))
+    return net.head(net.relu(net.conv(net.op("Transpose", x, perm=[2, 3, 0, 1]), 8, 8)), 8)
+
+
+@topology(0.9)
 def focus() -> onnx.ModelProto:
     """Pixels move into channels, between two convolutions."""
     net = Net()
@@ -242,6 +252,18 @@ def grouped_query_attention() -> onnx.ModelProto:
     joined = net.op("Reshape", net.op("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(0, 0, -1))
     y = net.op("Add", x, net.op("MatMul", joined, net.weight(HEADS * HEAD, WIDTH)))
     return _classified(net, y)
+
+
+@topology(0.85)
+def class_token() -> onnx.ModelProto:
+    """A learned token before the others, repeated for each image by a computed number."""
+    net = Net()
+    x = net.op("MatMul", net.input("N", TOKENS, WIDTH), net.weight(WIDTH, 10))
+    batch = net.op("Slice", net.op("Shape", x), net.ints(0), net.ints(1), net.ints(0))
+    repeats = net.op("Concat", batch, net.ints(1, 1), axis=0)
+    token = net.op("Tile", net.weight(1, 1, 10), repeats)
+    x = net.relu(net.op("MatMul", net.op("Concat", token, x, axis=1), net.weight(10, WIDTH)))
+    return _classified(net, x)
 
 
 def _classified(net: Net, x: str) -> onnx.ModelProto:

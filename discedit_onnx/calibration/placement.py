@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,9 +35,10 @@ def taps_of(model: Model) -> tuple[Tap, ...]:
     ModelError
         If nothing in the model can be removed.
     """
-    # Without the inexact, what is picked behind a normalisation may be more.
-    reaches = [Reach(*flags) for flags in product((True, False), repeat=2)]
-    taps = place_taps(*(analyse(model.proto, reach) for reach in reaches))
+    couplings = [analyse(model.proto, Reach(True, inside)) for inside in (False, True)]
+    if couplings[0].equations.loose:  # without the inexact, more may be picked behind it
+        couplings += [analyse(model.proto, Reach(False, inside)) for inside in (False, True)]
+    taps = place_taps(*couplings)
     if not taps:
         raise ModelError(
             f"{model.path}: nothing in it can be removed; `discedit-onnx inspect` says why"

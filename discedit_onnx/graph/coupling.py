@@ -244,23 +244,29 @@ def _labels(equations: Equations) -> NDArray[np.int64]:
 def _inside_or_whole(view: View, reach: Reach) -> _Solved:
     """What the rules said: whole heads go where nothing inside them, or met by them, can."""
     solved = _solved(view, reach)
-    if not reach.inside_heads:
-        return solved
-    equations, labels, free = _solved(view, replace(reach, inside_heads=False))
-    heads: dict[int, set[int]] = defaultdict(set)
-    for index, ids in equations.splits:
-        heads[index].update(label for label in labels[ids].tolist() if free[label])
     whole: set[int] = set()
-    while True:
+    heads: dict[int, set[int]] = {}
+    while reach.inside_heads:
         equations, labels, free = solved
         stuck = {index for index, ids in equations.splits if not free[labels[ids]].any()} - whole
         if not stuck:
-            return solved
+            break
+        heads = heads or _heads(_solved(view, replace(reach, inside_heads=False)))
         while stuck:
             whole |= stuck
-            met = set().union(*(heads[index] for index in stuck))
+            met = set().union(*(heads.get(index, ()) for index in stuck))
             stuck = {index for index in heads if met & heads[index]} - whole
         solved = _solved(view, reach, frozenset(whole))
+    return solved
+
+
+def _heads(solved: _Solved) -> dict[int, set[int]]:
+    """For each node that splits an axis, the connected components of what can be removed of it."""
+    equations, labels, free = solved
+    found: dict[int, set[int]] = defaultdict(set)
+    for index, ids in equations.splits:
+        found[index].update(label for label in np.unique(labels[ids]).tolist() if free[label])
+    return found
 
 
 def _solved(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> _Solved:

@@ -194,9 +194,9 @@ def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) ->
             cuts.append(Cut(block.tensor, block.axis, tuple(gone.tolist())))
     picks = []
     for choice in coupling.equations.choices:
-        kept = np.flatnonzero(~coupling.gone(choice.ids, removed))
-        if len(kept) < len(choice.ids):
-            picks.append(Pick(choice.tensor, choice.axis, tuple(kept.tolist())))
+        kept = ~coupling.gone(choice.ids, removed)[~coupling.gone(choice.whole, removed)]
+        if not kept.all():
+            picks.append(Pick(choice.tensor, choice.axis, tuple(np.flatnonzero(kept).tolist())))
     found = (_rewrite(coupling, extent, removed) for extent in coupling.extents)
     rewrites = [rewrite for rewrite in found if rewrite is not None]
     exact = not (removed & coupling.inexact).any()

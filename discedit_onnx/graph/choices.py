@@ -31,10 +31,11 @@ class Choice:
     ids: NDArray[np.int64]
 
 
-def tie_idle(equations: Equations, labels: NDArray[np.int64]) -> None:
-    """Let what comes out go with what goes in, where no layer makes fewer outputs for a choice.
+def tie_idle(equations: Equations, labels: NDArray[np.int64], free: NDArray[np.bool_]) -> None:
+    """Let what comes out go with what goes in, where nothing is won by a choice.
 
-    A reader alone would get narrower, for the price of the picking.
+    Where what goes in can be cut itself, or where no layer makes fewer outputs for the choice: a
+    reader alone would get narrower, for the price of the picking.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ def tie_idle(equations: Equations, labels: NDArray[np.int64]) -> None:
         Of one graph; ties are added to them.
     labels
         Connected component of each variable without these, shape (variables,).
+    free
+        Which of these can be removed, shape (connected components,).
     """
     summed = np.zeros(equations.count, dtype=bool)
     for contraction in equations.contractions:
@@ -53,5 +56,5 @@ def tie_idle(equations: Equations, labels: NDArray[np.int64]) -> None:
         ids = np.arange(block.start, block.stop)
         made[labels[ids[~summed[ids]]]] = True
     for choice in equations.choices:
-        idle = ~made[labels[choice.ids]]
+        idle = ~made[labels[choice.ids]] | free[labels[choice.whole]]
         equations.edges.append((choice.whole[idle], choice.ids[idle]))

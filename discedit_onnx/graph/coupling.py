@@ -274,12 +274,17 @@ def _solved(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> _S
     equations = solve(view, reach, whole)
     labels = _labels(equations)
     if equations.choices:
-        tie_idle(equations, labels)
+        tie_idle(equations, labels, _free(equations, labels))
         labels = _labels(equations)
+    return equations, labels, _free(equations, labels)
+
+
+def _free(equations: Equations, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which connected components can be removed: nothing pins a variable of theirs."""
     free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
     for pin in equations.pins:
         free[labels[pin.ids]] = False
-    return equations, labels, free
+    return free
 
 
 def _members(

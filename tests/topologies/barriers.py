@@ -37,7 +37,9 @@ def layer_normalization() -> onnx.ModelProto:
     return net.model(net.gemm(net.relu(net.gemm(x, 8, 10)), 10, CLASSES))
 
 
-@topology(0.85, kind=("LayerNormalization", "GroupNormalization", "MeanVarianceNormalization"))
+@topology(
+    0.85, kind=("LayerNormalization", "GroupNormalization", "MeanVarianceNormalization", "parts")
+)
 def gate_of_a_normalised_half(kind: str) -> onnx.ModelProto:
     """gMLP: one half is needed whole for its statistics, the other goes with what it gates."""
     net = Net(21)
@@ -48,6 +50,12 @@ def gate_of_a_normalised_half(kind: str) -> onnx.ModelProto:
         v = net.op("Transpose", v, perm=[0, 3, 1, 2])
     elif kind == "GroupNormalization":
         v = net.op(kind, v, net.positive(8), net.weight(8), num_groups=1)
+    elif kind == "parts":  # as exporters write it for old opsets
+        centred = net.op("Sub", v, net.op("ReduceMean", v, net.ints(1)))
+        square = net.op("Pow", centred, net.number(2))
+        variance = net.op("Add", net.op("ReduceMean", square, net.ints(1)), net.number(1e-5))
+        v = net.op("Div", centred, net.op("Sqrt", variance))
+        v = net.op("Add", net.op("Mul", v, net.positive(8, 1, 1)), net.weight(8, 1, 1))
     else:
         v = net.op(kind, v, axes=[1])
     return net.head(net.relu(net.conv(net.op("Mul", u, v), 8, 8)), 8)

@@ -392,7 +392,7 @@ def test_what_a_subgraph_reads_stays(name: str):
     assert {name for name in node.captured if name in coupling.view.initializers} <= names
 
 
-@pytest.mark.parametrize("name", ["subgraph[captured=own]", "local_function"])
+@pytest.mark.parametrize("name", ["subgraph[captured=own]", "local_function_with_a_weight"])
 def test_weights_that_no_rule_sees_are_counted_and_named(name: str):
     model = TOPOLOGIES[name].build()
     inspection = inspect(Model(model, Path("model.onnx")))

@@ -215,28 +215,32 @@ def shape_used_in_a_subgraph() -> onnx.ModelProto:
     return net.model(net.op("Mul", logits, scale))
 
 
-@topology(0.85)
+@topology(0.9)
 def local_function() -> onnx.ModelProto:
-    """A function of the model's own, with a weight in it."""
-    net = Net()
-    own = numpy_helper.from_array(
-        np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(8, 1, 1), "own"
-    )
-    x = net.conv(net.stem(8), 8, 8)
-    x = net.op("Gate", x, domain="local")
-    model = net.head(net.conv(net.relu(net.conv(x, 8, 8)), 8, 8), 8)
-    function = helper.make_function(
-        "local",
-        "Gate",
-        ["a"],
-        ["b"],
+    """A function of the model's own."""
+    return _with_function([helper.make_node("Mul", ["a", "s"], ["b"])])
+
+
+@topology(0.85)
+def local_function_with_a_weight() -> onnx.ModelProto:
+    """The same, with a weight inside it."""
+    values = np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(8, 1, 1)
+    own = numpy_helper.from_array(values, "own")
+    return _with_function(
         [
-            helper.make_node("Sigmoid", ["a"], ["s"]),
             helper.make_node("Constant", [], ["w"], value=own),
             helper.make_node("Mul", ["s", "w"], ["scaled"]),
             helper.make_node("Mul", ["a", "scaled"], ["b"]),
-        ],
-        [helper.make_opsetid("", net.opset)],
+        ]
     )
-    model.functions.append(function)
+
+
+def _with_function(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    net = Net()
+    x = net.conv(net.stem(8), 8, 8)
+    x = net.op("Gate", x, domain="local")
+    model = net.head(net.conv(net.relu(net.conv(x, 8, 8)), 8, 8), 8)
+    nodes = [helper.make_node("Sigmoid", ["a"], ["s"]), *nodes]
+    opsets = [helper.make_opsetid("", net.opset)]
+    model.functions.append(helper.make_function("local", "Gate", ["a"], ["b"], nodes, opsets))
     return model

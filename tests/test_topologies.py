@@ -392,6 +392,21 @@ def test_what_a_subgraph_reads_stays(name: str):
     assert {name for name in node.captured if name in coupling.view.initializers} <= names
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("attention", "prune --inside-heads would free up to"),
+        ("layer_normalization", "prune --inexact would free up to"),
+        ("custom_operator", "A rule for org.example.Mystery (1x) may free more"),
+        ("residual_identity", "nothing is held back for want of a rule; most is by graph"),
+    ],
+)
+def test_inspect_ends_in_what_would_unlock_more(name: str, said: str):
+    conclusion = inspect(Model(TOPOLOGIES[name].build(), Path("model.onnx"))).conclusion
+    assert said in conclusion
+    assert "\n" not in conclusion
+
+
 @pytest.mark.parametrize("name", ["subgraph[captured=own]", "local_function_with_a_weight"])
 def test_weights_that_no_rule_sees_are_counted_and_named(name: str):
     model = TOPOLOGIES[name].build()

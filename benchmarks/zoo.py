@@ -4,9 +4,10 @@
 
 Ours removes 30 % of the prunable parameters, chosen at random; the peers remove 30 % of the
 channels of every layer that they can prune. Needs torch, torchvision, timm, transformers,
-segmentation-models-pytorch, keras, tensorflow-cpu, tf2onnx, scikit-learn, skl2onnx, onnxsim and
-torch-pruning; what is missing shows as an error in its rows. Nothing is downloaded: all weights
-are random.
+segmentation-models-pytorch, keras, keras-hub, tensorflow-cpu, tf2onnx, jax2onnx, paddlepaddle,
+paddle2onnx, scikit-learn, skl2onnx, onnxsim and torch-pruning; what is missing shows as an error in
+its rows. (paddle2onnx and keras-hub want other versions of onnx and tensorflow than they need:
+install them last, without their dependencies.) Nothing is downloaded: all weights are random.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from discedit_onnx.graph.axes import Reach
 from discedit_onnx.graph.cost import ParameterCount, count_parameters
 from discedit_onnx.graph.coupling import Coupling, analyse
 from discedit_onnx.graph.view import View
+from discedit_onnx.inspection import inspect
+from discedit_onnx.model import load
 from discedit_onnx.scoring.weights import chance
 
 if TYPE_CHECKING:
@@ -58,8 +61,9 @@ REACHES = {"inside": Reach(inside_heads=True), "inexact": Reach(inexact=True)}
 """Options that are listed apart from the default."""
 DISTRIBUTIONS = (
     "discedit-onnx", "onnx", "onnxruntime", "numpy", "scipy", "onnxsim", "torch-pruning", "torch",
-    "torchvision", "timm", "transformers", "segmentation-models-pytorch", "keras",
-    "tensorflow-cpu", "tf2onnx", "scikit-learn", "skl2onnx",
+    "torchvision", "timm", "transformers", "segmentation-models-pytorch", "keras", "keras-hub",
+    "tensorflow-cpu", "tf2onnx", "jax", "flax", "jax2onnx", "paddlepaddle", "paddle2onnx",
+    "scikit-learn", "skl2onnx",
 )  # fmt: skip
 WEIGHTS = {
     "Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1), "FusedConv": (1,),
@@ -73,7 +77,8 @@ WEIGHTS = {
 
 def measure_ours(model: Architecture, path: Path, seed: int) -> Record:
     """Analyse, choose at random, cut, check and compare one model."""
-    proto = onnx.load(str(path))
+    loaded = load(path)
+    proto = loaded.proto
     start = time.perf_counter()
     coupling = analyse(proto)
     record: Record = {"analysis": time.perf_counter() - start, "valid": False, "equal": False}
@@ -85,6 +90,7 @@ def measure_ours(model: Architecture, path: Path, seed: int) -> Record:
         record[f"reach {name}"] = reachable(other)
         record[f"covered {name}"] = layer_weights(other)[0]
     record["pinned"] = [[p.where, p.why, p.indices] for p in coupling.pinned]
+    record["conclusion"] = inspect(loaded).conclusion
     record["original"] = invalidity(proto)
     order = removal_order(coupling, chance(coupling, seed))
     removed = cut_off(order, Budget("sparsity", SHARE * reach), ParameterCount(coupling))

@@ -93,10 +93,12 @@ def settle(module: Any, inputs: tuple[Input, ...]) -> None:
 
 def export(model: Architecture, path: Path) -> None:
     """Write a model as ONNX, weights inside."""
-    if model.exporter == "keras":
-        return _export_keras(model, path)
-    if model.exporter == "skl2onnx":
-        return _export_sklearn(model, path)
+    others = {
+        "jax": _export_jax, "keras": _export_keras, "paddle": _export_paddle,
+        "skl2onnx": _export_sklearn,
+    }  # fmt: skip
+    if model.exporter in others:
+        return others[model.exporter](model, path)
     import torch
 
     module = torch_module(model)
@@ -131,12 +133,80 @@ def _export_keras(model: Architecture, path: Path) -> None:
 
     batch = None if model.dynamic else 1
     signature = [
-        tf.TensorSpec((batch, *entry.shape), tf.float32, name=entry.name) for entry in model.inputs
+        tf.TensorSpec((batch, *entry.shape), entry.dtype, name=entry.name) for entry in model.inputs
     ]
-    function = tf.function(lambda x: network(x, training=False), input_signature=signature)
+    names = [entry.name for entry in model.inputs]
+
+    def call(*values: Any) -> Any:
+        named = dict(zip(names, values, strict=True))
+        return network(named if len(values) > 1 else values[0], training=False)
+
+    function = tf.function(call, input_signature=signature)
     tf2onnx.convert.from_function(
-        function, input_signature=signature, opset=model.opset, output_path=str(path)
-    )
+        function, input_signature=signature, opset=model.opset, output_path=str(path),
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )  # fmt: skip
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """What Keras's GELU is written with, and tf2onnx does not know: 1 - erf(x)."""
+    (out,) = node.output
+    shape, dtype = graph.get_shape(out), graph.get_dtype(out)
+    graph.remove_node(name)
+    one = graph.make_const(f"{name}.one", np.array(1, np.float32))
+    erf = graph.make_node("Erf", node.input[:1])
+    inputs = [one.output[0], erf.output[0]]
+    graph.make_node("Sub", inputs, outputs=[out], name=name, shapes=[shape], dtypes=[dtype])
+
+
+def _export_jax(model: Architecture, path: Path) -> None:
+    """Through jax2onnx, which keeps modules as local functions."""
+    import jax
+    import onnx
+    from flax import nnx
+    from jax2onnx import to_onnx
+
+    network = model.build()
+    generator = np.random.default_rng(SEED)
+
+    def moved(values: Any) -> Any:
+        if values.size == 1 or (values != values.ravel()[0]).any():
+            return values
+        return values + 0.1 * generator.standard_normal(values.shape).astype(values.dtype)
+
+    nnx.update(network, jax.tree.map(moved, nnx.state(network, nnx.Param)))
+    batch = "B" if model.dynamic else 1
+    inputs = [jax.ShapeDtypeStruct((batch, *entry.shape), entry.dtype) for entry in model.inputs]
+    names = [entry.name for entry in model.inputs]
+    onnx.save(to_onnx(network, inputs=inputs, opset=model.opset, input_names=names), str(path))
+
+
+def _export_paddle(model: Architecture, path: Path) -> None:
+    """Through paddle2onnx."""
+    import paddle
+
+    paddle.seed(SEED)
+    network = model.build()
+    generator = np.random.default_rng(SEED)
+    for parameter in network.parameters():
+        values = parameter.numpy()
+        if values.size > 1 and (values == values.ravel()[0]).all():
+            moved = values + 0.1 * generator.standard_normal(values.shape)
+            parameter.set_value(moved.astype(values.dtype))
+    for part in network.sublayers():
+        if isinstance(part, paddle.nn.BatchNorm2D | paddle.nn.BatchNorm):
+            part._momentum = 0.0  # the statistics of one batch
+    network.train()
+    with paddle.no_grad():
+        network(*(paddle.to_tensor(entry.draw(4, generator)) for entry in model.inputs))
+    network.eval()
+    batch = -1 if model.dynamic else 1
+    inputs = [
+        paddle.static.InputSpec([batch, *entry.shape], "float32", entry.name)
+        for entry in model.inputs
+    ]
+    paddle.onnx.export(network, str(path), input_spec=inputs, opset_version=model.opset)
+    path.with_name(f"{path.name}.onnx").replace(path)
 
 
 def _export_sklearn(model: Architecture, path: Path) -> None:

@@ -15,11 +15,12 @@ REASONS = 3
 
 
 def tables(records: list[Record], facts: dict[str, str]) -> str:
-    """Facts, a summary, a table of ours and one of the peers."""
+    """Facts, a summary, two tables of ours and one of the peers."""
     parts = [
         "; ".join(f"{name} {value}" for name, value in facts.items()) + ".",
         summary(records),
         ours(records),
+        conclusions(records),
         peers(records),
     ]
     return "\n\n".join(parts)
@@ -92,6 +93,17 @@ def ours(records: list[Record]) -> str:
             f"| {share(run['covered inexact'], run['weights'])} "
             f"| {run['analysis']:.2f} | {run.get('surgery', 0):.2f} | {reasons(run['pinned'])} |"
         )
+    return "\n".join(rows)
+
+
+def conclusions(records: list[Record]) -> str:
+    """What `inspect` ends with, and the models that it ends so for."""
+    models: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        if "conclusion" in record.get("ours", {}):
+            models[record["ours"]["conclusion"]].append(title(record))
+    rows = ["| `inspect` ends with | models |", "|---|---|"]
+    rows += [f"| {line.replace('|', '/')} | {', '.join(names)} |" for line, names in models.items()]
     return "\n".join(rows)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from discedit_onnx.editing.lineage import Record
     from discedit_onnx.graph.coupling import Pinned
-    from discedit_onnx.inspection import Inspection, TensorInfo
+    from discedit_onnx.inspection import TensorInfo
 
     from .output import Screen
 
@@ -112,7 +112,7 @@ def _show(screen: Screen, model: Path) -> None:
             words=3,
         )
     screen.line()
-    screen.line(_conclusion(found))
+    screen.line(found.conclusion)
     screen.json(
         {
             "model": model,
@@ -137,27 +137,6 @@ def _holders(pins: Sequence[Pinned]) -> str:
     """The first node of some, and how many more there are."""
     more = f" and {len(pins) - 1} more" if len(pins) > 1 else ""
     return (pins[0].where or "the graph") + more
-
-
-def _conclusion(found: Inspection) -> str:
-    """What would unlock more."""
-    if not found.unknown and found.inexact_share > found.removable_share + 0.001:
-        return (
-            f"prune --inexact would free up to {percent(found.inexact_share)}: widths under layer "
-            "normalisation, without the proof of equality."
-        )
-    if not found.unknown:
-        return "Every operator is known: nothing is held back for want of a rule."
-    names = ", ".join(f"{name} ({count}x)" for name, count in found.unknown.items())
-    tensors = {
-        tensor
-        for pin in found.pinned
-        if pin.where.split(" ")[0] in {name.rpartition(".")[2] for name in found.unknown}
-        for tensor in pin.tensors
-    }
-    if not tensors:
-        return f"No rule for {names}, but they hold nothing back."
-    return f"A rule for {names} may free more: they hold back {len(tensors)} weights."
 
 
 def _edit(edit: Record) -> str:

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @click.option(
     "--inside-heads",
     is_flag=True,
-    help="Cut the same dimensions in every attention head, not whole heads.",
+    help="Cut the same dimensions in every attention head, not whole heads, where that can be.",
 )
 @click.option(
     "--dry-run",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 DEFAULT = {"", "ai.onnx"}
 """Both names of the default domain."""
@@ -56,6 +56,7 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     for function in complete.functions:
         _pass_through(function)
     _import_all(complete)
+    _agree_on_versions(complete, functions.keys())
     try:
         inlined = inliner.inline_local_functions(complete)
     except Exception:  # above protobuf's limit, or not valid; then they stay
@@ -95,3 +96,23 @@ def _import_all(model: onnx.ModelProto) -> None:
             if opset.domain not in known:
                 known.add(opset.domain)
                 model.opset_import.append(opset)
+
+
+def _agree_on_versions(model: onnx.ModelProto, functions: Collection[Key]) -> None:
+    """Import the domains of functions alike everywhere: these have no operators with versions.
+
+    JAX's exporter imports them in functions by the version of the default domain. Domains of which
+    anything else is called stay as they are.
+    """
+    bodies = (model.graph.node, *(function.node for function in model.functions))
+    other = {
+        node.domain
+        for body in bodies
+        for node in _all_nodes(body)
+        if function_key(node) not in functions
+    }
+    own = {domain for domain, _, _ in functions} - other - DEFAULT
+    imports = (model.opset_import, *(function.opset_import for function in model.functions))
+    for opset in (opset for imported in imports for opset in imported):
+        if opset.domain in own:
+            opset.version = 1

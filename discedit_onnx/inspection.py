@@ -83,6 +83,8 @@ class Inspection(Tabular):
         Operators that have no rule and are not pinned on purpose, with how often they occur.
     removable_share
         Share of the parameters that can be removed when each group keeps one component.
+    inside_share
+        The same, if dimensions inside heads are cut in place of whole heads.
     inexact_share
         The same, if widths under layer normalisation may be cut as well.
     """
@@ -97,7 +99,36 @@ class Inspection(Tabular):
     pinned: tuple[Pinned, ...]
     unknown: dict[str, int]
     removable_share: float
+    inside_share: float
     inexact_share: float
+
+    @property
+    def conclusion(self) -> str:
+        """One line that says what would unlock more."""
+        if self.unknown:
+            return self._for_want_of_rules()
+        more = []
+        if self.inside_share > self.removable_share + 0.001:
+            more.append(f"--inside-heads would free up to {share(self.inside_share)}")
+        if self.inexact_share > self.removable_share + 0.001:
+            more.append(
+                f"--inexact would free up to {share(self.inexact_share)}: widths under layer "
+                "normalisation, without the proof of equality"
+            )
+        if more:
+            return f"prune {'; '.join(more)}."
+        known = "Every operator is known: nothing is held back for want of a rule"
+        most = [f"; most is by {pin.where} {pin.why}".replace("  ", " ") for pin in self.pinned[:1]]
+        return f"{known}{''.join(most)}."
+
+    def _for_want_of_rules(self) -> str:
+        names = ", ".join(f"{name} ({count}x)" for name, count in self.unknown.items())
+        operators = {name.rpartition(".")[2] for name in self.unknown}
+        held = [pin.tensors for pin in self.pinned if pin.where.split(" ")[0] in operators]
+        tensors = {tensor for names in held for tensor in names}
+        if not tensors:
+            return f"No rule for {names}, but they hold nothing back."
+        return f"A rule for {names} may free more: they hold back {len(tensors)} weights."
 
     def tables(self) -> Iterator[Table]:
         """What it costs, what can be removed, and what can't."""
@@ -140,6 +171,7 @@ def inspect(model: Model) -> Inspection:
         pinned=coupling.pinned,
         unknown=_unknown(view),
         removable_share=_removable_share(coupling, count),
+        inside_share=_removable_share(analyse(model.proto, Reach(inside_heads=True))),
         inexact_share=_removable_share(analyse(model.proto, Reach(inexact=True))),
     )
 

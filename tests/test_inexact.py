@@ -116,6 +116,12 @@ def test_inspect_says_what_it_would_free(model):
     assert residual.inexact_share == residual.removable_share
 
 
+def test_nothing_is_picked_where_only_what_reads_it_would_be_narrower(model):
+    coupling = analyse(model.proto)
+    assert coupling.equations.choices
+    assert not plan_removal(coupling, np.ones(coupling.size, dtype=bool), "").picks
+
+
 def test_dimensions_inside_heads_are_cut_in_every_head():
     model = dx.load(SAMPLES / "fashion_vit.onnx")
     heads, inside = analyse(model.proto), analyse(model.proto, Reach(inside_heads=True))

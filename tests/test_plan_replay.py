@@ -19,7 +19,7 @@ from discedit_onnx import latency
 from discedit_onnx.editing.budget import Budget
 from discedit_onnx.editing.edit import carry_out, replay
 from discedit_onnx.editing.measures import cost_of
-from discedit_onnx.editing.plan import Cut, Rewrite, plan_removal
+from discedit_onnx.editing.plan import Cut, Pick, Rewrite, plan_removal
 from discedit_onnx.editing.plan_file import load_plan
 from discedit_onnx.editing.rounds import carry_back, in_rounds
 from discedit_onnx.editing.surgery import apply
@@ -93,6 +93,7 @@ def changed(plan):
     yield replace(plan, cuts=(replace(first, indices=(10**6,)), *rest))
     yield replace(plan, cuts=(*plan.cuts, Cut("nothing", 0, (1,))))
     yield replace(plan, cuts=(*plan.cuts, Cut(first.tensor, 7, (1,))))
+    yield replace(plan, picks=(Pick("nothing", 1, (0,)),))
     yield replace(plan, exact=False)
     yield replace(plan, rewrites=(Rewrite(plan.source, 1, (1.0,), (1,), "int64"),))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +67,7 @@ def planned(name: str, seed: int) -> tuple[Coupling, np.ndarray, Plan]:
     removed = random_removal(coupling, seed)
     cut = plan_removal(coupling, removed, "source")
     new = new_values(coupling, apply(coupling.view.proto, cut), seed)
-    return coupling, removed, Plan("source", cut.cuts, (), cut.rewrites, new.updates, new.biases)
+    return coupling, removed, replace(cut, updates=new.updates, biases=new.biases)
 
 
 def check(name: str, seed: int) -> Plan:

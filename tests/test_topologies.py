@@ -127,6 +127,12 @@ def test_pruned_equals_masked_inside_heads(topology: Topology):
         equality(mask(coupling, removed), pruned, coupling).require()
 
 
+def test_heads_go_where_nothing_inside_them_can():
+    proto = TOPOLOGIES["cross_covariance_attention"].build()
+    whole, inside = (analyse(proto, Reach(inside_heads=flag)) for flag in (False, True))
+    assert [len(g.components) for g in inside.groups] == [len(g.components) for g in whole.groups]
+
+
 @each_runnable
 def test_zeroed_equals_masked(topology: Topology):
     coupling = analyse(topology.build())
@@ -384,6 +390,33 @@ def test_what_a_subgraph_reads_stays(name: str):
     assert not cut & set(node.captured)
     names = {tensor for pinned in coupling.pinned for tensor in pinned.tensors}
     assert {name for name in node.captured if name in coupling.view.initializers} <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("attention", "prune --inside-heads would free up to"),
+        ("layer_normalization", "prune --inexact would free up to"),
+        ("custom_operator", "A rule for org.example.Mystery (1x) may free more"),
+        ("residual_identity", "nothing is held back for want of a rule; most is by graph"),
+    ],
+)
+def test_inspect_ends_in_what_would_unlock_more(name: str, said: str):
+    conclusion = inspect(Model(TOPOLOGIES[name].build(), Path("model.onnx"))).conclusion
+    assert said in conclusion
+    assert "\n" not in conclusion
+
+
+@pytest.mark.parametrize("name", ["subgraph[captured=own]", "local_function_with_a_weight"])
+def test_weights_that_no_rule_sees_are_counted_and_named(name: str):
+    model = TOPOLOGIES[name].build()
+    inspection = inspect(Model(model, Path("model.onnx")))
+    (held,) = (pinned for pinned in inspection.pinned if "holds weights inside" in pinned.why)
+    assert held.tensors == ("own",)
+    assert held.indices > 8
+    weights = onnx.numpy_helper.to_array
+    seen = sum(weights(t).size for t in model.graph.initializer if t.data_type == 1 and t.dims)
+    assert inspection.parameters == seen + (576 if name.startswith("subgraph") else 8)
 
 
 def test_inspect_lists_operators_without_rules():

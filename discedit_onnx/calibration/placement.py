@@ -35,8 +35,10 @@ def taps_of(model: Model) -> tuple[Tap, ...]:
     ModelError
         If nothing in the model can be removed.
     """
-    reaches = (Reach(inexact=True), Reach(inexact=True, inside_heads=True))
-    taps = place_taps(*(analyse(model.proto, reach) for reach in reaches))
+    couplings = [analyse(model.proto, Reach(True, inside)) for inside in (False, True)]
+    if couplings[0].equations.loose:  # without the inexact, more may be picked behind it
+        couplings += [analyse(model.proto, Reach(False, inside)) for inside in (False, True)]
+    taps = place_taps(*couplings)
     if not taps:
         raise ModelError(
             f"{model.path}: nothing in it can be removed; `discedit-onnx inspect` says why"

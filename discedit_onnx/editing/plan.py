@@ -29,6 +29,15 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Pick:
+    """Indices of one axis of what a node makes that are kept, where the node needs them all."""
+
+    tensor: str
+    axis: int
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Zero:
     """Indices of one axis of a constant that are set to zero."""
 
@@ -48,7 +57,7 @@ class Rewrite:
     place
         Name of an attribute, or position of an input, which becomes a constant.
     values
-        The new numbers; none where the input is left out.
+        The new numbers; none where the attribute or the input is left out.
     shape
         Their shape; () for a single number.
     dtype
@@ -127,6 +136,8 @@ class Plan:
         The changes; they don't overlap, so that their order doesn't matter.
     updates, biases
         New values, which hold after all other changes.
+    picks
+        What is kept behind nodes that are not cut themselves.
     reach
         What the analysis that it was made with allowed.
     exact
@@ -144,6 +155,7 @@ class Plan:
     rewrites: tuple[Rewrite, ...] = ()
     updates: tuple[Update, ...] = ()
     biases: tuple[Bias, ...] = ()
+    picks: tuple[Pick, ...] = ()
     reach: Reach = Reach()  # noqa: RUF009  (frozen)
     exact: bool = True
     moments: str = ""
@@ -164,6 +176,8 @@ class Plan:
 def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) -> Plan:
     """Cut components out: every index of every constant that belongs to them.
 
+    Behind a node that needs an axis whole, what is kept of it is picked.
+
     Parameters
     ----------
     coupling
@@ -178,6 +192,11 @@ def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) ->
         gone = np.flatnonzero(coupling.gone(np.arange(block.start, block.stop), removed))
         if len(gone):
             cuts.append(Cut(block.tensor, block.axis, tuple(gone.tolist())))
+    picks = []
+    for choice in coupling.equations.choices:
+        kept = ~coupling.gone(choice.ids, removed)[~coupling.gone(choice.whole, removed)]
+        if not kept.all():
+            picks.append(Pick(choice.tensor, choice.axis, tuple(np.flatnonzero(kept).tolist())))
     found = (_rewrite(coupling, extent, removed) for extent in coupling.extents)
     rewrites = [rewrite for rewrite in found if rewrite is not None]
     exact = not (removed & coupling.inexact).any()
@@ -185,6 +204,7 @@ def plan_removal(coupling: Coupling, removed: NDArray[np.bool_], source: str) ->
         source,
         tuple(cuts),
         rewrites=tuple(rewrites),
+        picks=tuple(picks),
         reach=coupling.equations.reach,
         exact=bool(exact),
     )

@@ -17,14 +17,14 @@ from safetensors.numpy import save as to_safetensors
 
 from ..errors import DataError, UsageError
 from ..graph.axes import Reach
-from .plan import Bias, Cut, Plan, Rewrite, Update, Zero
+from .plan import Bias, Cut, Pick, Plan, Rewrite, Update, Zero
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file format; a reader refuses any other."""
 
 TYPES = ("bfloat16", "float16", "float32", "float64", "int8", "uint8", "int16", "uint16",
@@ -96,6 +96,7 @@ def _fields(plan: Plan) -> tuple[dict[str, Any], Arrays]:
         "forgotten": plan.forgotten,
         "reach": asdict(plan.reach),
         "cuts": [asdict(cut) for cut in plan.cuts],
+        "picks": [asdict(pick) for pick in plan.picks],
         "zeros": [asdict(zero) for zero in plan.zeros],
         "rewrites": [asdict(rewrite) for rewrite in plan.rewrites],
         "updates": [
@@ -187,6 +188,7 @@ def _plan(fields: Mapping[str, Any], arrays: Arrays) -> Plan:
     return Plan(
         source=_text(fields["source"]),
         cuts=tuple(Cut(*_indexed(entry)) for entry in _list(fields["cuts"])),
+        picks=tuple(Pick(*_indexed(entry)) for entry in _list(fields["picks"])),
         zeros=tuple(Zero(*_indexed(entry)) for entry in _list(fields["zeros"])),
         rewrites=tuple(_rewrite(entry) for entry in _list(fields["rewrites"])),
         updates=tuple(updates),

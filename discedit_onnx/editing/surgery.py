@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .plan import Bias, Plan, Rewrite, Update
+    from .plan import Bias, Pick, Plan, Rewrite, Update
 
 DATA_FIELDS = (
     "raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data",
@@ -60,6 +60,8 @@ def apply(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
         array = numpy_helper.to_array(tensors[cut.tensor])
         store(tensors[cut.tensor], np.delete(array, cut.indices, cut.axis))
     _rewrite_all(edited, plan.rewrites)
+    for pick in plan.picks:
+        _pick(edited, pick)
     for update in plan.updates:
         _update(tensors, update)
     for bias in plan.biases:
@@ -77,6 +79,19 @@ def store(tensor: onnx.TensorProto, array: NDArray[np.generic]) -> None:
         tensor.ClearField(name)
     tensor.dims.extend(array.shape)
     tensor.raw_data = fresh.raw_data
+
+
+def _pick(model: onnx.ModelProto, pick: Pick) -> None:
+    """Put a Gather behind a node; it takes over the name, so that readers stay as they are."""
+    graph = model.graph
+    places = enumerate(graph.node)
+    ((index, node),) = [(i, node) for i, node in places if pick.tensor in node.output]
+    whole = _new_name(graph, f"{pick.tensor}.whole")
+    name = _new_name(graph, f"{pick.tensor}.kept")
+    node.output[list(node.output).index(pick.tensor)] = whole
+    _add_initializer(model, numpy_helper.from_array(np.array(pick.indices, dtype=np.int64), name))
+    gather = helper.make_node("Gather", [whole, name], [pick.tensor], name=name, axis=pick.axis)
+    graph.node.insert(index + 1, gather)
 
 
 def _update(tensors: dict[str, onnx.TensorProto], update: Update) -> None:
@@ -150,13 +165,17 @@ def _rewrite_all(model: onnx.ModelProto, rewrites: tuple[Rewrite, ...]) -> None:
 
 
 def _rewrite_attribute(node: onnx.NodeProto, rewrite: Rewrite) -> None:
-    for attribute in node.attribute:
-        if attribute.name == rewrite.place:
-            numbers = [int(value) for value in rewrite.values]
-            if attribute.type == onnx.AttributeProto.INTS:
-                attribute.ints[:] = numbers
-            else:
-                (attribute.i,) = numbers
+    """Give an attribute new numbers, also where it was not written down; or leave it out."""
+    numbers = [int(value) for value in rewrite.values]
+    found = [attribute for attribute in node.attribute if attribute.name == rewrite.place]
+    if not numbers:
+        node.attribute.remove(*found)
+    elif not found:
+        node.attribute.append(helper.make_attribute(str(rewrite.place), numbers))
+    elif found[0].type == onnx.AttributeProto.INTS:
+        found[0].ints[:] = numbers
+    else:
+        (found[0].i,) = numbers
 
 
 def _rewrite_input(
@@ -164,6 +183,7 @@ def _rewrite_input(
 ) -> None:
     """Give an input new numbers, in a constant of its own if anyone else reads the old one."""
     position = int(rewrite.place)
+    node.input.extend([""] * (position + 1 - len(node.input)))
     name = node.input[position]
     if not rewrite.values:  # it did nothing
         node.input[position] = ""

@@ -244,5 +244,5 @@ def random_feeds(view: View, seed: int = 0, batch: int = 4) -> list[dict[str, ND
         ]
         dtype = helper.tensor_dtype_to_np_dtype(view.element_type(name))
         values = generator.standard_normal(shape)
-        feed[name] = (values if dtype.kind == "f" else values > 0).astype(dtype)
+        feed[name] = np.asarray(values if dtype.kind == "f" else values > 0, dtype)
     return [feed]

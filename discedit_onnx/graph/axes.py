@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .choices import Choice
 from .numbers import Numbers
 from .view import is_float
 
@@ -95,7 +96,7 @@ class Extent:
     place
         Name of an attribute, or position of an input.
     base
-        What they are without a cut; empty for an input that is left out after one.
+        What they are without a cut; empty for what is left out after one.
     counts
         Which of them follow a cut.
     depends
@@ -129,8 +130,8 @@ class Reach:
         Also what can't be removed without changing what is left: the widths that a layer
         normalisation takes its statistics over.
     inside_heads
-        Where an axis is split, the indices of its last part in place of the first: the same
-        dimensions in every attention head, not whole heads.
+        Where an axis is split, the indices of its last part in place of the first, if these can be
+        cut: the same dimensions in every attention head, not whole heads.
     """
 
     inexact: bool = False
@@ -140,9 +141,13 @@ class Reach:
 class Equations:
     """All that the rules said about one graph."""
 
-    def __init__(self, view: View, reach: Reach = Reach()) -> None:
+    def __init__(
+        self, view: View, reach: Reach = Reach(), whole: frozenset[int] = frozenset()
+    ) -> None:
         self.view = view
         self.reach = reach
+        self.whole = whole  # nodes that keep heads whole although their insides are asked for
+        self.splits: list[tuple[int, NDArray[np.int64]]] = []
         self.count = 0
         self.loose: list[NDArray[np.int64]] = []
         self.blocks: list[Block] = []
@@ -152,6 +157,7 @@ class Equations:
         self.contractions: list[Contraction] = []
         self.extents: list[Extent] = []
         self.parts: list[NDArray[np.int64]] = []
+        self.choices: list[Choice] = []
         self.numbers = Numbers(view, self.axis)
         # Tensors whose axes are fixed, with the reason: graph inputs, and what gave up.
         self._opaque: dict[str, tuple[Node | None, str]] = dict.fromkeys(
@@ -240,6 +246,7 @@ class Scope:
         self.node = node
         self.view = equations.view
         self.reach = equations.reach
+        self.inside = self.reach.inside_heads and node.index not in equations.whole
         self.opset = self.view.opsets.get(node.domain, 1)
 
     # --- what the node looks like
@@ -340,6 +347,17 @@ class Scope:
         elif ids is not None:
             self._equations.loose.append(ids)
 
+    def split(self, ids: NDArray[np.int64] | None) -> None:
+        """Say that an axis could be carried by its first part or its last one, see `Reach`."""
+        if ids is not None:
+            self._equations.splits.append((self.node.index, ids))
+
+    def choose(self, axis: int, whole: NDArray[np.int64]) -> NDArray[np.int64]:
+        """New variables of an axis of the first output, for which the node needs others whole."""
+        ids = self._equations.fresh(len(whole))
+        self._equations.choices.append(Choice(self.node.outputs[0], axis, whole, ids))
+        return ids
+
     def pinned(self, length: int, why: str) -> NDArray[np.int64]:
         """New variables that can't be removed, to stand beside others on one axis."""
         ids = self._equations.fresh(length)
@@ -384,7 +402,7 @@ class Scope:
         if base is None:
             base = self.attribute(place) if isinstance(place, str) else self.constant(place)
         sources = list(touched)
-        if isinstance(place, int):
+        if isinstance(place, int) and self.has(place):
             computed = self._equations.numbers.counted(self.node.inputs[place])
             sources += [] if computed is None else [computed]
         if counts or sources:
@@ -392,11 +410,12 @@ class Scope:
             extent = Extent(self.node, place, np.asarray(base), counts, depends)
             self._equations.extents.append(extent)
 
-    def leave_out(self, position: int, ids: NDArray[np.int64]) -> None:
-        """Say that an input does nothing, and goes as soon as any of these does."""
-        self._mentioned.update((position, axis) for axis in range(len(self.shape(position))))
-        self._told.add(position)
-        self._equations.extents.append(Extent(self.node, position, np.empty(0), (), ids))
+    def leave_out(self, place: str | int, ids: NDArray[np.int64]) -> None:
+        """Say that an attribute or an input does nothing, and goes as soon as any of these does."""
+        if isinstance(place, int):
+            self._mentioned.update((place, axis) for axis in range(len(self.shape(place))))
+        self._told.add(place)
+        self._equations.extents.append(Extent(self.node, place, np.empty(0), (), ids))
 
     def settle_numbers(self) -> None:
         """Keep computed numbers that the rule did not speak of as they are, or pin their source."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .shapes import BATCHES
-from .view import parameter_tensors
+from .view import parameter_tensors, parameters_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +25,11 @@ def count_parameters(proto: onnx.ModelProto) -> int:
     """Elements of all constants that have an axis and hold learned numbers.
 
     Statistics of normalisations count, as they lie in the file; scalars don't. Of integers, those
-    count that stand for other numbers: what is dequantised, convolved or multiplied.
+    count that stand for other numbers: what is dequantised, convolved or multiplied. So do those
+    in subgraphs, and in functions, which can't be cut.
     """
-    return sum(math.prod(tensor.dims) for tensor in parameter_tensors(proto).values())
+    inside = (tensor for _, tensor in parameters_inside(proto))
+    return sum(math.prod(tensor.dims) for tensor in (*parameter_tensors(proto).values(), *inside))
 
 
 class Kept:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .axes import Reach
+from .choices import tie_idle
 from .solving import solve
-from .view import View
+from .view import View, parameters_inside
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
     from .axes import Block, Contraction, Equations, Extent
+
+    _Solved = tuple[Equations, NDArray[np.int64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Pinned:
     tensors
         Constants of which some indices can't be removed for it.
     indices
-        How many.
+        How many, over all axes.
     """
 
     where: str
@@ -182,6 +185,13 @@ class Coupling:
             tensors = tuple(dict.fromkeys(tensor for tensor, count in counts if count))
             if tensors:
                 found.append(Pinned(where, why, tensors, sum(count for _, count in counts)))
+        inside: dict[str, list[onnx.TensorProto]] = defaultdict(list)
+        for where, tensor in parameters_inside(self.view.proto):
+            inside[where].append(tensor)
+        for where, tensors_inside in inside.items():
+            indices = sum(sum(tensor.dims) for tensor in tensors_inside)
+            names = tuple(tensor.name for tensor in tensors_inside)
+            found.append(Pinned(where, "holds weights inside, which are not cut", names, indices))
         return tuple(sorted(found, key=lambda pinned: -pinned.indices))
 
 
@@ -204,11 +214,7 @@ def analyse(proto: onnx.ModelProto, reach: Reach = Reach()) -> Coupling:  # noqa
         Its components and groups, and what is pinned.
     """
     view = View(proto)
-    equations = solve(view, reach)
-    labels = _labels(equations)
-    free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
-    for pin in equations.pins:
-        free[labels[pin.ids]] = False
+    equations, labels, free = _inside_or_whole(view, reach)
     members = _members(equations, labels, free)
     by_signature: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for label, blocks in members.items():
@@ -233,6 +239,52 @@ def _labels(equations: Equations) -> NDArray[np.int64]:
     matrix = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(size, size))
     _, labels = connected_components(matrix.tocsr(), directed=False)
     return labels.astype(np.int64)
+
+
+def _inside_or_whole(view: View, reach: Reach) -> _Solved:
+    """What the rules said: whole heads go where nothing inside them, or met by them, can."""
+    solved = _solved(view, reach)
+    whole: set[int] = set()
+    heads: dict[int, set[int]] = {}
+    while reach.inside_heads:
+        equations, labels, free = solved
+        stuck = {index for index, ids in equations.splits if not free[labels[ids]].any()} - whole
+        if not stuck:
+            break
+        heads = heads or _heads(_solved(view, replace(reach, inside_heads=False)))
+        while stuck:
+            whole |= stuck
+            met = set().union(*(heads.get(index, ()) for index in stuck))
+            stuck = {index for index in heads if met & heads[index]} - whole
+        solved = _solved(view, reach, frozenset(whole))
+    return solved
+
+
+def _heads(solved: _Solved) -> dict[int, set[int]]:
+    """For each node that splits an axis, the connected components of what can be removed of it."""
+    equations, labels, free = solved
+    found: dict[int, set[int]] = defaultdict(set)
+    for index, ids in equations.splits:
+        found[index].update(label for label in np.unique(labels[ids]).tolist() if free[label])
+    return found
+
+
+def _solved(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> _Solved:
+    """What the rules said, the connected component of each variable, and which can be removed."""
+    equations = solve(view, reach, whole)
+    labels = _labels(equations)
+    if equations.choices:
+        tie_idle(equations, labels, _free(equations, labels))
+        labels = _labels(equations)
+    return equations, labels, _free(equations, labels)
+
+
+def _free(equations: Equations, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which connected components can be removed: nothing pins a variable of theirs."""
+    free = np.ones(labels.max(initial=-1) + 1, dtype=bool)
+    for pin in equations.pins:
+        free[labels[pin.ids]] = False
+    return free
 
 
 def _members(

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .view import Node, View
 
 
-def solve(view: View, reach: Reach) -> Equations:
-    """Let every node's rule speak, in the order of the graph."""
-    equations = Equations(view, reach)
+def solve(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> Equations:
+    """Let every node's rule speak, in the order of the graph; `whole` as in `Equations`."""
+    equations = Equations(view, reach, whole)
     for node in view.nodes:
         for name in node.captured:
             equations.hold(name, node, "is used inside a subgraph")

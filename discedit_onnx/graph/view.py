@@ -20,7 +20,7 @@ from ..model import DEFAULT_DOMAINS
 from .shapes import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -178,6 +178,33 @@ def parameter_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
         for name, tensor in weight_tensors(proto).items()
         if tensor.dims and (is_float(tensor.data_type) or name in quantised)
     }
+
+
+def parameters_inside(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Learned constants that no rule sees, with what holds them.
+
+    They lie in subgraphs, and in functions that can't be written out.
+    """
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                held = f"{node.op_type} {node.name or next(iter(node.output), '')}"
+                yield from ((held, tensor) for tensor in _learned(graph.node, graph.initializer))
+    for function in proto.functions:
+        yield from ((function.name, tensor) for tensor in _learned(function.node, ()))
+
+
+def _learned(
+    nodes: Iterable[onnx.NodeProto], initializers: Iterable[onnx.TensorProto]
+) -> Iterator[onnx.TensorProto]:
+    """Floating-point constants with an axis, also in subgraphs further in."""
+    yield from (t for t in initializers if t.dims and is_float(t.data_type))
+    for node in nodes:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.t.dims and is_float(attribute.t.data_type):
+                yield attribute.t
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _learned(graph.node, graph.initializer)
 
 
 def weight_tensors(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

@@ -12,6 +12,7 @@ from . import (  # noqa: F401
     functions,
     fused,
     linear,
+    networks,
     quantised,
     recurrent,
     reduction,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from .net import CLASSES, SIZE, Net
 from .registry import topology
@@ -35,6 +35,30 @@ def layer_normalization() -> onnx.ModelProto:
     x = net.gemm(x, 10, 8)
     x = net.op("LayerNormalization", x, net.positive(8), net.weight(8))
     return net.model(net.gemm(net.relu(net.gemm(x, 8, 10)), 10, CLASSES))
+
+
+@topology(
+    0.85, kind=("LayerNormalization", "GroupNormalization", "MeanVarianceNormalization", "parts")
+)
+def gate_of_a_normalised_half(kind: str) -> onnx.ModelProto:
+    """gMLP: one half is needed whole for its statistics, the other goes with what it gates."""
+    net = Net(21)
+    u, v = net.ops("Split", net.conv(net.stem(6), 6, 16), outputs=2, axis=1, num_outputs=2)
+    if kind == "LayerNormalization":
+        v = net.op("Transpose", v, perm=[0, 2, 3, 1])
+        v = net.op(kind, v, net.positive(8), net.weight(8))
+        v = net.op("Transpose", v, perm=[0, 3, 1, 2])
+    elif kind == "GroupNormalization":
+        v = net.op(kind, v, net.positive(8), net.weight(8), num_groups=1)
+    elif kind == "parts":  # as exporters write it for old opsets
+        centred = net.op("Sub", v, net.op("ReduceMean", v, net.ints(1)))
+        square = net.op("Pow", centred, net.number(2))
+        variance = net.op("Add", net.op("ReduceMean", square, net.ints(1)), net.number(1e-5))
+        v = net.op("Div", centred, net.op("Sqrt", variance))
+        v = net.op("Add", net.op("Mul", v, net.positive(8, 1, 1)), net.weight(8, 1, 1))
+    else:
+        v = net.op(kind, v, axes=[1])
+    return net.head(net.relu(net.conv(net.op("Mul", u, v), 8, 8)), 8)
 
 
 @topology(0.85)
@@ -86,18 +110,19 @@ def computed_shape() -> onnx.ModelProto:
     return net.model(net.gemm(net.op("ReduceMean", x, axes=[2], keepdims=0), 8, CLASSES))
 
 
-@topology(0.25, captured=("output", "weight"))
+@topology(0.25, captured=("output", "weight", "own"))
 def subgraph(captured: str) -> onnx.ModelProto:
-    """A branch of If reads a tensor, or a weight, of the graph around it."""
+    """A branch of If reads a tensor, or a weight, of the graph around it, or has one of its own."""
     net = Net()
     x = net.stem(8)
     y = net.conv(x, 8, 8)
     weight = net.weight(8, 8, 3, 3)
     z = net.op("Conv", y, weight, pads=[1, 1, 1, 1])
+    read = "own" if captured == "own" else weight
     inside = (
         helper.make_node("Sigmoid", [z], ["then"])
         if captured == "output"
-        else helper.make_node("Conv", [z, weight], ["then"], pads=[1, 1, 1, 1])
+        else helper.make_node("Conv", [z, read], ["then"], pads=[1, 1, 1, 1])
     )
     shape = ["N", 8, SIZE, SIZE]
     branches = [
@@ -106,6 +131,10 @@ def subgraph(captured: str) -> onnx.ModelProto:
         )
         for name, node in (("then", inside), ("else", helper.make_node("Neg", [z], ["else"])))
     ]
+    if captured == "own":
+        net.weight(8, 8, 3, 3, stem="own")
+        branches[0].initializer.append(net.initializers.pop())
+        branches[0].initializer[0].name = "own"
     flag = net.op("Greater", net.op("ReduceMax", x, keepdims=0), net.number(0.5))
     z = net.op("If", flag, then_branch=branches[0], else_branch=branches[1])
     return net.head(net.relu(net.conv(z, 8, 8)), 8)
@@ -189,20 +218,29 @@ def shape_used_in_a_subgraph() -> onnx.ModelProto:
 @topology(0.9)
 def local_function() -> onnx.ModelProto:
     """A function of the model's own."""
+    return _with_function([helper.make_node("Mul", ["a", "s"], ["b"])])
+
+
+@topology(0.85)
+def local_function_with_a_weight() -> onnx.ModelProto:
+    """The same, with a weight inside it."""
+    values = np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(8, 1, 1)
+    own = numpy_helper.from_array(values, "own")
+    return _with_function(
+        [
+            helper.make_node("Constant", [], ["w"], value=own),
+            helper.make_node("Mul", ["s", "w"], ["scaled"]),
+            helper.make_node("Mul", ["a", "scaled"], ["b"]),
+        ]
+    )
+
+
+def _with_function(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     net = Net()
     x = net.conv(net.stem(8), 8, 8)
     x = net.op("Gate", x, domain="local")
     model = net.head(net.conv(net.relu(net.conv(x, 8, 8)), 8, 8), 8)
-    function = helper.make_function(
-        "local",
-        "Gate",
-        ["a"],
-        ["b"],
-        [
-            helper.make_node("Sigmoid", ["a"], ["s"]),
-            helper.make_node("Mul", ["a", "s"], ["b"]),
-        ],
-        [helper.make_opsetid("", net.opset)],
-    )
-    model.functions.append(function)
+    nodes = [helper.make_node("Sigmoid", ["a"], ["s"]), *nodes]
+    opsets = [helper.make_opsetid("", net.opset)]
+    model.functions.append(helper.make_function("local", "Gate", ["a"], ["b"], nodes, opsets))
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from .net import CLASSES, SIZE, Net
 from .registry import topology
@@ -157,3 +158,13 @@ def jax_attention(batch: int | str) -> onnx.ModelProto:
     x = net.op("Add", out, net.op("Reshape", net.weight(WIDTH), net.ints(1, 1, WIDTH)))
     x = net.op("ReduceMax", x, axes=[1], keepdims=0)
     return net.model(net.op("MatMul", net.op("Tanh", x), net.weight(WIDTH, CLASSES)))
+
+
+@topology(0.9)
+def jax_flag() -> onnx.ModelProto:
+    """An argument that is true or false, as a second input: a single number."""
+    net = Net()
+    x = net.stem(8)
+    net.inputs.append(helper.make_tensor_value_info("deterministic", TensorProto.BOOL, []))
+    x = net.op("Where", "deterministic", net.conv(x, 8, 8), net.op("Tanh", x))
+    return net.head(net.relu(x), 8)

@@ -31,6 +31,10 @@ FUNCTIONS = {
         "Act (a) => (b) { s = Shape(a) t = Relu(a) f = Flatten(t) b = Reshape(f, s) }",
     ],
     "through": ["Act (a) => (a, b) { b = Relu(a) }"],
+    "versions": [  # as JAX's exporter writes them: the domain is imported by another version here
+        "Act (a) => (b) { s = local.Inner(a) b = Add(a, s) }",
+        "Inner (a) => (b) { b = Softplus(a) }",
+    ],
     "fused": ["Act (a) => (b) { b = com.microsoft.Gelu(a) }"],
     "weights": [
         "Act (a) => (b) { t = Relu(a) b = local.Dense(t) }",
@@ -52,7 +56,8 @@ def with_functions(kind: str) -> onnx.ModelProto:
     model = net.head(x, 8)
     values = ",".join(str(0.1 * ((7 * i) % 11 - 5)) for i in range(64))
     for text in FUNCTIONS[kind]:
-        function = parser.parse_function(f"{HEAD}\n{text.replace('WEIGHTS', values)}")
+        head = HEAD.replace('"local" : 1', '"local" : 17') if kind == "versions" else HEAD
+        function = parser.parse_function(f"{head}\n{text.replace('WEIGHTS', values)}")
         if kind == "fused":
             function.opset_import.add(domain="com.microsoft", version=1)
         model.functions.append(function)

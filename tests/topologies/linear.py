@@ -141,6 +141,21 @@ def attention() -> onnx.ModelProto:
     )
 
 
+@topology(0.6)
+def cross_covariance_attention() -> onnx.ModelProto:
+    """XCiT: dimensions attend to dimensions, so that nothing inside a head can be cut."""
+    net = Net()
+    x = net.input("N", 6, 8)
+    query, key, value = (
+        _heads(net, x, order) for order in ([0, 2, 3, 1], [0, 2, 1, 3], [0, 2, 3, 1])
+    )
+    scores = net.op("Softmax", net.op("MatMul", query, key), axis=-1)
+    mixed = net.op("Transpose", net.op("MatMul", scores, value), perm=[0, 3, 1, 2])
+    joined = net.op("Reshape", mixed, net.ints(0, 0, 8))
+    x = net.op("ReduceMean", net.op("MatMul", joined, net.weight(8, 8)), axes=[1], keepdims=0)
+    return net.model(net.gemm(x, 8, CLASSES))
+
+
 @topology(0.9)
 def constant_queries() -> onnx.ModelProto:
     """Learned queries: rows of a constant that meet the input only in a product."""

@@ -68,7 +68,6 @@ barriers(
         "DynamicQuantizeLinear": "takes its scale from all values",
         "EyeLike": "makes an identity matrix",
         "GatherElements": "picks at positions along all axes",
-        "GatherND": "picks at positions along several axes",
         "ImageDecoder": "decodes an image",
         "LRN": "normalises over neighbouring channels",
         "LinearAttention": "keeps a state between runs",

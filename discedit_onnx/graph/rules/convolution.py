@@ -90,4 +90,7 @@ def pool(scope: Scope) -> None:
     """Each channel by itself; the second output of MaxPool (positions) carries nothing."""
     if len(scope.node.outputs) > 1 and scope.node.outputs[1]:
         raise Unsupported("gives positions counted over channels")
+    if scope.node.op == "GlobalAveragePool":  # so tf2onnx writes a mean over a width, transposed
+        for axis in range(2, len(scope.shape(0))):
+            scope.inexact(scope.ids(0, axis), "takes a mean over this axis")
     scope.emit([None, scope.ids(0, 1), *[None] * (len(scope.shape(0)) - 2)])

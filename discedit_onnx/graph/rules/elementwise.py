@@ -41,7 +41,21 @@ def broadcast(scope: Scope) -> None:
     """Inputs are aligned at their last axes; those of equal length are cut alike."""
     positions = [i for i in range(len(scope.node.inputs)) if scope.has(i)]
     rank = max(len(scope.shape(i)) for i in positions)
-    scope.emit([broadcast_axis(scope, positions, axis - rank) for axis in range(rank)])
+    out = [broadcast_axis(scope, positions, axis - rank) for axis in range(rank)]
+    if scope.node.op in ("Div", "Mul") and not scope.reach.inexact:
+        out = [_scaled(scope, ids, axis - rank) for axis, ids in enumerate(out)]
+    scope.emit(out)
+
+
+def _scaled(scope: Scope, ids: NDArray[np.int64] | None, axis: int) -> NDArray[np.int64] | None:
+    """Variables behind a computed scale that all along an axis have in common.
+
+    So ends a normalisation that is written out: with some indices gone, the scale would be another.
+    """
+    common = [i for i in (0, 1) if len(scope.shape(i)) >= -axis and scope.shape(i)[axis] == 1]
+    if ids is None or not any(scope.varies(i) for i in common):
+        return ids
+    return scope.choose(axis + len(scope.output_shape(0)), ids)
 
 
 def broadcast_axis(scope: Scope, positions: list[int], axis: int) -> NDArray[np.int64] | None:

@@ -9,7 +9,7 @@ from ..fused import DOMAIN
 from .convolution import conv
 from .elementwise import broadcast, broadcast_axis, unary
 from .linear import contract_pair, gemm
-from .normalisation import OVER, layer_normalization
+from .normalisation import layer_normalization, normalised
 from .registry import rule
 
 if TYPE_CHECKING:
@@ -51,6 +51,5 @@ def skip_layer_normalization(scope: Scope) -> None:
     for parameter in range(2, len(scope.node.inputs)):
         if scope.has(parameter):
             axes[-1] = scope.equate(axes[-1], scope.ids(parameter, 0))
-    scope.inexact(axes[-1], OVER)
-    for output in (0, 3):
-        scope.emit(axes, output)
+    scope.emit([*axes[:-1], normalised(scope, rank - 1, axes[-1])])
+    scope.emit(axes, 3)

@@ -100,13 +100,28 @@ def slice_attributes(scope: Scope) -> None:
 
 @rule("Gather")
 def gather(scope: Scope) -> None:
-    """Picks along one axis, which is pinned; the others pass (an embedding's width)."""
+    """Picks along one axis, which is pinned; the others pass (an embedding's width).
+
+    Of a list of what is picked, though, any may go.
+    """
     rank = len(scope.shape(0))
     axis = scope.attribute("axis", 0) % rank
     picked: list[NDArray[np.int64] | None] = [None] * len(scope.shape(1))
+    if len(picked) == 1 and scope.is_weight(1) and scope.carries(0, axis):
+        picked = [scope.ids(1, 0)]
     before = [scope.ids(0, a) for a in range(axis)]
     after = [scope.ids(0, a) for a in range(axis + 1, rank)]
     scope.emit([*before, *picked, *after])
+
+
+@rule("GatherND")
+def gather_nd(scope: Scope) -> None:
+    """Picks along the first axes, which are pinned; the others pass."""
+    rank, picked = len(scope.shape(0)), scope.shape(1)
+    if picked[-1] is None:
+        raise Unsupported("picks along a number of axes that is computed in the graph")
+    first = scope.attribute("batch_dims", 0) + picked[-1]
+    scope.emit([*[None] * (len(picked) - 1), *(scope.ids(0, axis) for axis in range(first, rank))])
 
 
 @rule("Pad")
@@ -180,15 +195,19 @@ def _written(scope: Scope, out: list[NDArray[np.int64] | None]) -> list[NDArray[
 
 @rule("Tile")
 def tile(scope: Scope) -> None:
-    """A repeated axis is its variables, repeated."""
+    """A repeated axis is its variables, repeated; one that keeps its length passes."""
     repeats = whole(scope.constant(1))
-    rank = len(scope.shape(0))
-    if repeats is None:
-        raise Unsupported("its repeats are computed in the graph")
-    axes = [scope.ids(0, axis) for axis in range(rank)]
-    scope.emit(
-        [None if ids is None else np.tile(ids, n) for ids, n in zip(axes, repeats, strict=True)]
-    )
+    before, after = scope.lengths(0), scope.output_lengths(0)
+    out: list[NDArray[np.int64] | None] = [None] * len(before[0])
+    for axis in range(len(out)):
+        if all(before[run][axis] == after[run][axis] for run in (0, 1)):
+            out[axis] = scope.ids(0, axis)
+        elif repeats is not None:
+            ids = scope.ids(0, axis)
+            out[axis] = None if ids is None else np.tile(ids, repeats[axis])
+        elif scope.carries(0, axis):
+            raise Unsupported("its repeats are computed in the graph")
+    scope.emit(out)
 
 
 @rule("DepthToSpace")

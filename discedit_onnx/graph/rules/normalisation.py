@@ -38,14 +38,17 @@ def instance_normalization(scope: Scope) -> None:
     channels = scope.ids(0, 1)
     for parameter in (1, 2):
         channels = scope.equate(channels, scope.ids(parameter, 0))
-    scope.emit([None, channels, *(_normalised(scope, i) for i in range(2, len(scope.shape(0))))])
+    rest = [normalised(scope, i, scope.ids(0, i)) for i in range(2, len(scope.shape(0)))]
+    scope.emit([None, channels, *rest])
 
 
-def _normalised(scope: Scope, axis: int) -> NDArray[np.int64] | None:
-    """Variables of an axis that is normalised over: with fewer indices, statistics are others."""
-    ids = scope.ids(0, axis)
+def normalised(scope: Scope, axis: int, ids: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """Variables that come out along an axis that is normalised over.
+
+    With fewer indices going in, the statistics are others; of what comes out, any may be left.
+    """
     scope.inexact(ids, OVER)
-    return ids
+    return ids if ids is None or scope.reach.inexact else scope.choose(axis, ids)
 
 
 @rule("GroupNormalization", opset=(18, None))
@@ -56,10 +59,10 @@ def group_normalization(scope: Scope) -> None:
     """
     channels, groups = scope.ids(0, 1), scope.attribute("num_groups")
     if groups == 1:
-        scope.inexact(channels, OVER)
         for parameter in (1, 2):
             if scope.shape(parameter) != (1,):
                 channels = scope.equate(channels, scope.ids(parameter, 0))
+        channels = normalised(scope, 1, channels)
     elif channels is not None:
         members = channels.reshape(groups, -1)
         scope.equate(members[:, :1], members)
@@ -85,8 +88,7 @@ def layer_normalization(scope: Scope) -> None:
             own = i - rank + len(scope.shape(parameter))
             if own >= 0 and scope.shape(parameter)[own] != 1:
                 ids = scope.equate(ids, scope.ids(parameter, own))
-        scope.inexact(ids, OVER)
-        axes.append(ids)
+        axes.append(normalised(scope, i, ids))
     for output in range(len(scope.node.outputs)):
         scope.emit(axes if output == 0 else [*axes[:axis], *[None] * (rank - axis)], output)
 
@@ -96,7 +98,8 @@ def mean_variance_normalization(scope: Scope) -> None:
     """Some axes are normalised over, the others pass."""
     rank = len(scope.shape(0))
     along = {axis % rank for axis in scope.attribute("axes", [0, 2, 3])}
-    scope.emit([_normalised(scope, i) if i in along else scope.ids(0, i) for i in range(rank)])
+    axes = [scope.ids(0, axis) for axis in range(rank)]
+    scope.emit([normalised(scope, i, ids) if i in along else ids for i, ids in enumerate(axes)])
 
 
 @rule("LpNormalization", "CumSum", "TopK")

@@ -133,7 +133,8 @@ def _carrying(
         if (rows == rows[:, :1]).all():
             return part, rows[:, 0]
     whole = [i for i, part in enumerate(parts) if not _taken_apart(scope, part)] or [0]
-    if scope.reach.inside_heads:
+    scope.split(grid.reshape(-1))
+    if scope.inside:
         i = whole[-1]
     else:
         i = max(whole, key=lambda k: grid.shape[k]) if _shuffled(scope, parts) else whole[0]
@@ -239,7 +240,8 @@ def merge(scope: Scope, axes: list[int]) -> NDArray[np.int64] | None:
     if not carrying:
         return None
     if scope.is_weight(0):  # any of its axes could: that of whole heads does, and not their insides
-        carrying = [carrying[-1 if scope.reach.inside_heads else 0]]
+        carrying = [carrying[-1 if scope.inside else 0]]
+        scope.split(scope.ids(0, carrying[0]))
     if len(carrying) > 1:
         for axis in carrying:
             scope.pin(scope.ids(0, axis), "is merged with an axis that it can't be told from")
@@ -280,7 +282,7 @@ def _segment(scope: Scope, position: int, axis: int) -> NDArray[np.int64]:
 
 @rule("Split")
 def split(scope: Scope) -> None:
-    """One axis is cut into parts; equal parts that no number describes stay equal."""
+    """One axis is cut into parts, whose lengths are written down where they follow a cut."""
     axes = scope.axes(0)
     along = scope.attribute("axis", 0) % len(axes)
     ids = axes[along]
@@ -293,19 +295,14 @@ def split(scope: Scope) -> None:
         raise Unsupported("splits into parts of unknown length")
     parts = np.split(ids, np.cumsum(_known(lengths))[:-1])
     scope.separate(parts)
-    place: str | int | None = 1 if scope.has(1) else None
-    if scope.attribute("split") is not None:
-        place = "split"
-    elif place == 1 and scope.constant(1) is None:
+    if scope.has(1) and scope.constant(1) is None:
         raise Unsupported("its parts are computed in the graph")
-    if place is None and len(set(lengths)) > 1:
-        raise Unsupported("splits into unequal parts")
-    if place is not None:
-        scope.extent(place, *(Count(output, part) for output, part in enumerate(parts)))
+    counts = (Count(output, part) for output, part in enumerate(parts))
+    scope.extent("split" if scope.opset < 13 else 1, *counts, base=lengths)
+    if scope.attribute("num_outputs") is not None:
+        scope.leave_out("num_outputs", ids)
     for output, part in enumerate(parts):
         scope.emit([part if axis == along else axes[axis] for axis in range(len(axes))], output)
-        if place is None:
-            scope.equate(parts[0], part)
 
 
 @rule("Resize", "Upsample")

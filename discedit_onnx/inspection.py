@@ -109,10 +109,10 @@ class Inspection(Tabular):
             return self._for_want_of_rules()
         more = []
         if self.inside_share > self.removable_share + 0.001:
-            more.append(f"--inside-heads would free up to {share(self.inside_share)}")
+            more.append(f"--inside-heads would free up to {percent(self.inside_share)}")
         if self.inexact_share > self.removable_share + 0.001:
             more.append(
-                f"--inexact would free up to {share(self.inexact_share)}: widths under layer "
+                f"--inexact would free up to {percent(self.inexact_share)}: widths under layer "
                 "normalisation, without the proof of equality"
             )
         if more:

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 from tiny_models import CLASS_NAMES, TAPS, classifier, saved, write_images
 
-from discedit_onnx.calibration import gathering
+from discedit_onnx.calibration import gathering, lanes
 from discedit_onnx.calibration.checkpoint import Checkpoint, Interrupted, signals_deferred
 from discedit_onnx.calibration.gathering import Shard, Wanted, calibrate
 from discedit_onnx.calibration.histograms import pilot_of
@@ -66,6 +66,19 @@ def test_histograms_count_all_but_the_pilot_in_two_folds(model, data):
         found = moments.histograms.counts[fold].sum(axis=2)
         np.testing.assert_array_equal(found, np.tile(want[:, None], (1, 14)))
     assert moments.count.sum() == len(data), "the pilot is counted in the moments"
+
+
+@pytest.mark.parametrize("cores", [2, 3])
+def test_parts_of_batches_that_run_side_by_side_are_added_in_order(model, data, cores, monkeypatch):
+    want = gathered(model, data, batch_size=12)
+    monkeypatch.setattr(lanes, "cores", lambda: cores)
+    assert lanes.lanes_for(data, 12, second=False) == cores
+    done = []
+    found = gathered(model, data, batch_size=12, progress=lambda n, _: done.append(n))
+    assert_equal(found, want, 1e-6)
+    assert done[:2] == [12 // cores, 24 // cores]
+    assert done[-1] == len(data)
+    assert lanes.lanes_for(data, 12, second=True) == lanes.lanes_for(data, 7, second=False) == 1
 
 
 def test_the_edges_are_quantiles_of_the_pilot(model, data):

@@ -16,6 +16,7 @@ from .accumulator import Accumulator
 from .checkpoint import Interrupted, signals_deferred
 from .histograms import Histograms, pilot_of, quantile_edges
 from .keeping import what_to_keep
+from .lanes import lanes_for, side_by_side
 from .moments import Moments
 from .second import SecondMoments
 from .session import import_onnxruntime
@@ -156,10 +157,8 @@ class Run:
         if self.wanted.edges is not None:
             return self.wanted.edges
         position = model.features.index(self.wanted.features[0])
-        values = [
-            model.observe(batch.feeds).features[:, :, position]
-            for batch in self.pilot.batches(self.size)
-        ]
+        seen = side_by_side(self.pilot, model, self.size)
+        values = [found.features[:, :, position] for _, found in seen]
         return quantile_edges(np.concatenate(values))
 
     def begin(self, edges: npt.NDArray[np.float64] | None) -> Moments:
@@ -250,8 +249,7 @@ def gather(
         asked = stack.enter_context(signals_deferred()) if checkpoint is not None else None
         adder = stack.enter_context(ThreadPoolExecutor(1, "discedit-moments"))
         added: Future[None] = adder.submit(lambda: None)
-        for batch in part.batches(run.size, start=done):
-            seen = model.observe(batch.feeds)
+        for batch, seen in side_by_side(part, model, run.size, done):
             gathered.add_second(seen.second)
             added.result()
             added = adder.submit(add, gathered, run, batch, seen)
@@ -365,6 +363,7 @@ def open_run(
         second=run.wanted.second,
         scores=classifier.output,
         batch=classifier.batch,
+        lanes=lanes_for(run.data, run.size, run.wanted.second),
         device=device,
         providers=providers,
     )

@@ -83,8 +83,8 @@ class Session:
         threads = found.intra_op_num_threads or os.cpu_count()
         level = str(found.graph_optimization_level).rpartition("ORT_")[2]
         return (
-            f"ONNX Runtime on {self.device}: {', '.join(self.inner.get_providers())}; threads: "
-            f"one for each core ({threads}); optimisation: {level.replace('_', ' ').lower()}"
+            f"ONNX Runtime on {self.device}: {', '.join(self.inner.get_providers())}; "
+            f"threads: {threads}; optimisation: {level.replace('_', ' ').lower()}"
         )
 
     def close(self) -> None:
@@ -129,6 +129,7 @@ def open_session(
     providers: Sequence[str] = (),
     as_written: bool = False,
     shared: bool = False,
+    lanes: int = 1,
 ) -> Session:
     """Load a model into ONNX Runtime, on the device asked for or not at all.
 
@@ -152,6 +153,8 @@ def open_session(
     shared
         Whether other threads of this process need the processor meanwhile: ONNX Runtime's own then
         sleep where they have to wait, and do not spin.
+    lanes
+        How many runs there are at a time on the CPU, each of which gets its share of the cores.
 
     Raises
     ------
@@ -176,7 +179,7 @@ def open_session(
         if inner is not None:
             return Session(inner, f"cuda:{index}", parts.weights)
     # Also where CUDA was asked for: if the CPU refuses the model too, CUDA is not to blame.
-    inner = _open_on_cpu(ort, parts, settings)
+    inner = _open_on_cpu(ort, parts, settings, lanes)
     if device.startswith("cuda"):
         raise _no_cuda(ort, device)
     return Session(inner, "cpu", parts.weights)
@@ -229,11 +232,12 @@ def create_session(
     *,
     weights: Mapping[str, npt.NDArray[Any]] | None = None,
     settings: Mapping[str, str] | None = None,
+    threads: int | None = None,
 ) -> Any:
     """An `InferenceSession` that prints no warnings and never changes its providers by itself."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = _threads() if threads is None else threads
     for key, value in (settings or {}).items():
         options.add_session_config_entry(key, value)
     if weights:
@@ -242,29 +246,40 @@ def create_session(
     return ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS, Windows
+
+
 def _threads() -> int:
     """Threads for a session, or 0 for what ONNX Runtime takes: one for each core of the machine.
 
     It does not see that a process may be kept to some of them (taskset, containers). Its threads
     spin where they wait, so that more of them than cores take twice the time, and the others' too.
     """
-    if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
-        return 0
-    allowed = len(os.sched_getaffinity(0))
-    return allowed if allowed < (os.cpu_count() or 1) else 0
+    return cores() if cores() < (os.cpu_count() or 1) else 0
 
 
 def _create(
-    ort: ModuleType, model: Weightless, providers: Sequence[Any], settings: Mapping[str, str]
+    ort: ModuleType,
+    model: Weightless,
+    providers: Sequence[Any],
+    settings: Mapping[str, str],
+    lanes: int = 1,
 ) -> Any:
     return create_session(
-        ort, _serialised(model.proto), providers, weights=model.weights, settings=settings
-    )
+        ort, _serialised(model.proto), providers, weights=model.weights, settings=settings,
+        threads=max(1, cores() // lanes) if lanes > 1 else _threads(),
+    )  # fmt: skip
 
 
-def _open_on_cpu(ort: ModuleType, model: Weightless, settings: Mapping[str, str]) -> Any:
+def _open_on_cpu(
+    ort: ModuleType, model: Weightless, settings: Mapping[str, str], lanes: int = 1
+) -> Any:
     try:
-        return _create(ort, model, [CPU], settings)
+        return _create(ort, model, [CPU], settings, lanes)
     except Exception as error:  # ONNX Runtime's kinds have no common base but this
         raise ModelError(f"ONNX Runtime can't load the model: {first_line(error)}") from error
 

@@ -59,9 +59,10 @@ class TappedModel:
         How many channels C there are.
     second
         Tensors whose second moments are told.
-    binding
-        Runs the session and fetches the statistics (N, S C) with the scores beside them, and then
-        mean, co-moment and count of each of those tensors.
+    bindings
+        As many as batches may be run on at a time, of one session. Each fetches the statistics
+        (N, S C) with the scores beside them, and then mean, co-moment and count of each of those
+        tensors.
     """
 
     session: Session
@@ -69,18 +70,20 @@ class TappedModel:
     batch: int | None
     channels: int
     second: tuple[str, ...]
-    binding: Binding
+    bindings: Sequence[Binding]
 
     def __enter__(self) -> TappedModel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.binding.close()
+        for binding in self.bindings:
+            binding.close()
 
-    def observe(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Observed:
+    def observe(self, feeds: Mapping[str, npt.NDArray[Any]], lane: int = 0) -> Observed:
         """Run a batch. Only scalars leave the device, and the scores where they are needed.
 
-        The second moments lie in memory that the next run writes to.
+        The second moments lie in memory that the next run of this lane writes to. Threads may run
+        batches at the same time, each on a lane of its own.
 
         Raises
         ------
@@ -92,8 +95,9 @@ class TappedModel:
         size = len(next(iter(filled.values())))
         if self.second and self.batch is not None:
             filled[ROWS] = (np.arange(size) < count).astype(np.float32)
-        table, *second = self.binding.run(filled)
-        check_rows(self.binding.outputs, [table], size)
+        binding = self.bindings[lane]
+        table, *second = binding.run(filled)
+        check_rows(binding.outputs, [table], size)
         rows = table[:count]
         names = statistics_of(self.features) if self.channels else ()
         ends = [self.channels * (i + 1) for i in range(len(names))]
@@ -118,6 +122,7 @@ def open_tapped(
     second: bool = False,
     scores: str | None = None,
     batch: int | None = None,
+    lanes: int = 1,
     device: str = "auto",
     providers: Sequence[str] = (),
 ) -> TappedModel:
@@ -133,6 +138,9 @@ def open_tapped(
         The output to fetch beside them.
     batch
         The only batch size that the model takes, or None.
+    lanes
+        Batches to be run at a time, where the model runs on the CPU; each then has its share of
+        the cores.
     device, providers
         See `open_session`.
 
@@ -147,15 +155,17 @@ def open_tapped(
     added = tapped.graph.output[len(parts.proto.graph.output) :]
     fixed = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in added[1:]}
     session = open_session(
-        Weightless(tapped, parts.weights), device, providers=providers, shared=True
+        Weightless(tapped, parts.weights), device, providers=providers, shared=True, lanes=lanes
     )
+    outputs = [value.name for value in added] or [scores or ""]
+    lanes = lanes if session.device == "cpu" else 1
     return TappedModel(
         session,
         tuple(features),
         batch,
         sum(tap.length for tap in taps),
         tuple(tap.tensor for tap in taps) if second else (),
-        Binding(session, [value.name for value in added] or [scores or ""], fixed),
+        [Binding(session, outputs, fixed) for _ in range(lanes)],
     )
 
 

@@ -1,0 +1,82 @@
+"""Parts of a batch that run side by side on the CPU, each by some of the cores.
+
+ONNX Runtime divides every operator among its threads beforehand: where one of them has to share
+its core with a decoder, the others wait for it, at each operator. Runs side by side do not wait for
+each other, and take no more memory, for each has a part of the batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from .session import cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .data import Batch, Dataset
+    from .tapped import Observed, TappedModel
+
+LEAST = 4
+"""Samples of a part, at least."""
+
+
+def lanes_for(data: Dataset, size: int, second: bool) -> int:
+    """In how many equal parts batches are run.
+
+    Parameters
+    ----------
+    data
+        What is run; batches that the model fixes, or that are of one sample each, stay whole.
+    size
+        Samples in a batch.
+    second
+        Whether second moments are wanted: they lie in one place in memory.
+    """
+    if second or data.classifier.batch is not None or not data.source.uniform:
+        return 1
+    most = min(cores(), size // LEAST)
+    return next((n for n in range(most, 1, -1) if size % n == 0), 1)
+
+
+def side_by_side(
+    data: Dataset, model: TappedModel, size: int, start: int = 0
+) -> Iterator[tuple[Batch, Observed]]:
+    """Parts of batches with what they gave, in the order of the samples.
+
+    Parameters
+    ----------
+    data
+        The samples.
+    model
+        Each of its lanes runs one part at a time.
+    size
+        Samples in a batch.
+    start
+        Samples to leave out at the beginning.
+
+    Raises
+    ------
+    DataError, ModelError
+        If a sample can't be read, or the model fails.
+    """
+    lanes = len(model.bindings)
+    parts = data.batches(size // lanes, start=start)
+    if lanes == 1:
+        yield from ((part, model.observe(part.feeds)) for part in parts)
+        return
+    pools = [ThreadPoolExecutor(1, f"discedit-lane-{lane}") for lane in range(lanes)]
+    waiting: deque[tuple[Batch, Future[Observed]]] = deque()
+    try:
+        for number, part in enumerate(parts):
+            lane = number % lanes
+            waiting.append((part, pools[lane].submit(model.observe, part.feeds, lane)))
+            if len(waiting) > lanes:
+                yield waiting[0][0], waiting.popleft()[1].result()
+        while waiting:
+            yield waiting[0][0], waiting.popleft()[1].result()
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)

@@ -16,7 +16,7 @@ import pytest
 
 from discedit_onnx.cli import COMMANDS, SECTIONS
 from discedit_onnx.cli import inspect as inspect_module
-from discedit_onnx.editing.criteria import DATA_FREE, defaults
+from discedit_onnx.editing.criteria import DATA_FREE, ENERGY, defaults
 from discedit_onnx.editing.forgetting.components import Amount
 from discedit_onnx.editing.forgetting.way import UNSEEN
 from discedit_onnx.scoring.saliency import DEFAULT_WITNESS
@@ -85,7 +85,7 @@ def test_each_command_has_help(run, name):
 def test_help_names_what_the_library_has(run):
     """Defaults and choices are written out, so that help loads no library; they must agree."""
     text = " ".join(run("prune", "-h").stdout.split())
-    assert f"({', '.join(WITNESSES)}); or {', '.join(DATA_FREE)}" in text
+    assert f"({', '.join(WITNESSES)}); {ENERGY}; {', '.join(DATA_FREE)}" in text
     chosen = (defaults(None, None, data)[0] for data in (True, False))
     assert "[default: {} with --data alone, else {}]".format(*chosen) in text
     text = " ".join(run("forget", "-h").stdout.split())

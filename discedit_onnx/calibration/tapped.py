@@ -158,7 +158,7 @@ def open_tapped(
         Weightless(tapped, parts.weights), device, providers=providers, shared=True, lanes=lanes
     )
     outputs = [value.name for value in added] or [scores or ""]
-    lanes = lanes if session.device == "cpu" else 1
+    lanes = lanes if session.device == "cpu" and not providers else 1
     return TappedModel(
         session,
         tuple(features),

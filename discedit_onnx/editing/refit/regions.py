@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SIDE = 8
 """Longest side of what the second layer gives in a region."""
-MOST_BYTES = 512 << 20
+MOST_BYTES = 256 << 20
 """Of the patches that the first layer reads in all regions."""
 
 

@@ -129,7 +129,8 @@ def test_uncentred_fisher_sharp_threshold_histogram_truth(
 def test_bounds_are_symmetric_in_the_laws(bound: Callable[..., np.ndarray], seed: int) -> None:
     values, p, q = discrete(rectified, seed, 100)
     there, back = population((values, p, q), (1, 2)), population((values, q, p), (1, 2))
-    np.testing.assert_allclose(bound(*there), bound(*back), rtol=1e-6, atol=1e-8)
+    # Where one law hardly varies in some direction, 1 - share keeps few digits of that variance.
+    np.testing.assert_allclose(bound(*there), bound(*back), rtol=1e-5, atol=1e-8)
 
 
 def test_known_values() -> None:

@@ -39,7 +39,7 @@ def test_criteria_are_read():
     assert all(factors(name) == (Factor(name),) for name in criteria())
 
 
-@pytest.mark.parametrize("wrong", ["", "best", "fisher*", "fisher^x"])
+@pytest.mark.parametrize("wrong", ["", "best", "fisher*", "fisher^x", "l1^nan", "l1^inf"])
 def test_what_is_no_criterion_is_refused(wrong):
     with pytest.raises(UsageError):
         factors(wrong)

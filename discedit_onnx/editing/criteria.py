@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -60,10 +61,9 @@ def factors(criterion: str) -> tuple[Factor, ...]:
                 f"no criterion named {name!r}; there are {', '.join(criteria())}, and products "
                 "as fisher*energy^0.5"
             )
-        try:
-            found.append(Factor(name, float(power or 1)))
-        except ValueError:
-            raise UsageError(f"--criterion {criterion}: {power!r} is no power") from None
+        if not re.fullmatch(r"-?\d*\.?\d+", power or "1"):
+            raise UsageError(f"--criterion {criterion}: {power!r} is no power")
+        found.append(Factor(name, float(power or "1")))
     return tuple(found)
 
 

@@ -28,8 +28,8 @@ BATCH = 128
 JUDGES = 4
 """Of so many samples one is kept out of the choice's fits, to measure errors on."""
 VIEWS = 4
-"""Views of each image: itself, mirrored, and two that are moved by a few pixels."""
-MOVED = 0.07
+"""Of each image: itself, mirrored, and two that are moved by a few pixels, each its own way."""
+MOVED = 0.1
 """Largest share of its sides that an image is moved by."""
 
 
@@ -127,7 +127,14 @@ def _views(
         moved = source
         for axis in (rows, columns):
             reach = max(1, round(MOVED * images.shape[axis]))
-            step = int(generator.integers(-reach, reach + 1))
-            places = np.clip(np.arange(images.shape[axis]) + step, 0, images.shape[axis] - 1)
-            moved = np.take(moved, places, axis=axis)
+            moved = _moved(moved, axis, generator.integers(-reach, reach + 1, len(images)))
         yield {name: moved}
+
+
+def _moved(images: NDArray[Any], axis: int, steps: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """Each image moved along an axis by steps of its own."""
+    length = images.shape[axis]
+    places = np.clip(np.arange(length) + steps[:, None], 0, length - 1)
+    others = [1] * (images.ndim - 2)
+    others.insert(axis - 1, length)
+    return np.take_along_axis(images, places.reshape(len(images), *others), axis=axis)

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-3, 1e-2, 1e-1, 0.3, 1.0)
 """Strengths that are tried, as shares of the mean variance of the inputs."""
 
 OVERFLOW = np.errstate(over="ignore", invalid="ignore")
@@ -99,20 +99,24 @@ class Solver:
         self._xx = (self._centred.transpose(0, 2, 1) @ self._centred).astype(np.float64)
 
     @OVERFLOW
-    def solve(self, target: NDArray[np.float32], start: Fit, ridge: float) -> Fit:
-        """The fit nearest to `target`, drawn to `start` by `ridge`.
+    def solve(self, target: NDArray[np.float32], start: Fit, *ridges: float) -> list[Fit]:
+        """The fits nearest to `target`, drawn to `start` by each of `ridges`.
 
         Minimises ``|x (m - m0) - (t - x m0)|^2 + ridge * tr(x'x) / features * |m - m0|^2`` over m,
         all centred; the bias makes up for the means.
         """
         features = self._xx.shape[1]
-        weight = ridge * np.trace(self._xx, axis1=1, axis2=2) / features + 1e-12
+        unit = np.trace(self._xx, axis1=1, axis2=2)[:, None, None] / features * np.eye(features)
         mean_t = target.mean(axis=1, dtype=np.float64)
         centred = target - mean_t[:, None].astype(np.float32)
         xt = (self._centred.transpose(0, 2, 1) @ centred).astype(np.float64)
-        system = self._xx + weight[:, None, None] * np.eye(features)
-        matrix = start.matrix + np.linalg.solve(system, xt - self._xx @ start.matrix)
-        return Fit(matrix, mean_t - np.einsum("gf,gfo->go", self._mean, matrix))
+        missing, least = xt - self._xx @ start.matrix, 1e-12 * np.eye(features)
+        found = []
+        for ridge in ridges:
+            change = np.linalg.solve(self._xx + ridge * unit + least, missing)
+            matrix = start.matrix + change
+            found.append(Fit(matrix, mean_t - np.einsum("gf,gfo->go", self._mean, matrix)))
+        return found
 
 
 def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, float, float]:
@@ -138,22 +142,22 @@ def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, 
     solver = Solver(seen)
     before = unseen.error(start)
     plain = (seen.aim - seen.other) / seen.scale
-    tried = [(unseen.error(solver.solve(plain, start, ridge)), ridge) for ridge in RIDGES]
-    best, ridge = min(tried)
-    passes = 0
-    fit = solver.solve(plain, start, ridge)
+    fits = solver.solve(plain, start, *RIDGES)
+    errors = [unseen.error(fit) for fit in fits]
+    chosen, passes = int(np.argmin(np.nan_to_num(errors, nan=np.inf))), 0
+    best, fit, ridge = errors[chosen], fits[chosen], RIDGES[chosen]
     bent = np.isfinite(rows.low) or np.isfinite(rows.high)
     for number in range(1, PASSES + 1 if bent else 1):
-        fit = solver.solve(seen.wanted(fit), start, ridge)
+        (fit,) = solver.solve(seen.wanted(fit), start, ridge)
         error = unseen.error(fit)
         if error < best:
             best, passes = error, number
     if not best < before:
         return start, before, before
     solver = Solver(rows)
-    fit = solver.solve((rows.aim - rows.other) / rows.scale, start, ridge)
+    (fit,) = solver.solve((rows.aim - rows.other) / rows.scale, start, ridge)
     for _ in range(passes):
-        fit = solver.solve(rows.wanted(fit), start, ridge)
+        (fit,) = solver.solve(rows.wanted(fit), start, ridge)
     return fit, before, best
 
 

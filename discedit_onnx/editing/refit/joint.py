@@ -9,13 +9,13 @@ in turn: alternating least squares.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .equations import OVERFLOW, Fit
-from .sampling import ROWS_PER_FEATURE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +29,8 @@ RIDGE = 1e-2
 """Draws weights to what they are, as a share of the mean variance that they are multiplied with."""
 ITERATIONS = 6
 """Of conjugate gradients: few, for what they add later is fitted to chance."""
+ROWS_PER_FEATURE = 30
+"""Rows that tell the inputs' moments well enough for a preconditioner."""
 LENGTHS = (1.0, 0.5, 0.25)
 """Shares of a step that are tried, where the activation is not straight."""
 
@@ -128,10 +130,13 @@ class Joint:
     def _step(self, regions: Regions, first: Fit, second: Fit) -> Fit:
         """The change of the first layer that least squares ask for, all else as straight lines."""
         inner = self.first.apply(regions.x, first)
-        slope = self.bend.slope(inner) * regions.there * self.first.scale
+        slope = self.bend.slope(inner) * self.first.scale
         seen = self.second.apply(self.bend.value(inner) * regions.there, second) + regions.other
         missing = self._missing(regions.aim, seen)
-        system = _System(self.first.slide, self.second, regions.x, slope, second)
+        there = np.flatnonzero(regions.there)
+        rows = self.first.slide.patches(regions.x)[:, there]
+        straight = slope.reshape(-1, slope.shape[-1])[there]
+        system = _System(rows, straight, there, inner.shape, self.second, second)
         return system.solve(missing)
 
     def _missing(self, aim: Floats, seen: Floats) -> Floats:
@@ -141,21 +146,43 @@ class Joint:
 
 
 class _System:
-    """Normal equations of the first layer's weights and biases, never written out."""
+    """Normal equations of the first layer's weights and biases, never written out.
 
-    def __init__(self, slide: Sliding, second: Side, x: Floats, slope: Floats, fit: Fit) -> None:
-        self._second, self._slope, self._groups = second.slide, slope, slide.groups
+    Parameters
+    ----------
+    rows
+        What the first layer multiplies, (groups, places, features).
+    slope
+        What a change of its outputs comes to in front of the second layer, (places, channels).
+    there
+        Which places these are, of a map between the layers.
+    between
+        Shape of that map, channels last.
+    second, fit
+        The second layer and its weights.
+    """
+
+    def __init__(
+        self,
+        rows: Floats,
+        slope: Floats,
+        there: NDArray[np.int64],
+        between: tuple[int, ...],
+        second: Side,
+        fit: Fit,
+    ) -> None:
+        self._rows, self._slope, self._groups = rows, slope, len(rows)
+        self._there, self._between, self._second = there, between, second.slide
         outputs = fit.matrix.shape[2]
         scale = np.broadcast_to(second.scale, second.slide.groups * outputs)
         self._matrix = fit.matrix.astype(np.float32) * scale.reshape(-1, 1, outputs)
         # For each channel between: how strongly it is read, and how often it passes on changes.
         read = (self._matrix**2).sum(axis=2).reshape(-1, second.slide.window.size).sum(1)
-        passed = (slope**2).reshape(-1, slope.shape[-1]).sum(axis=0)
+        passed = (slope**2).sum(axis=0)
         self._energy = (read * passed).astype(np.float64) + 1e-30
         self._energy += 1e-3 * self._energy.mean()
-        self._rows = slide.patches(x)
-        enough = ROWS_PER_FEATURE * self._rows.shape[2]
-        some = self._rows[:, :: max(1, self._rows.shape[1] // enough)]
+        enough = ROWS_PER_FEATURE * rows.shape[2]
+        some = rows[:, :: max(1, rows.shape[1] // enough)]
         gram = (some.transpose(0, 2, 1) @ some).astype(np.float64) / some.shape[1]
         features = gram.shape[1]
         self._level = np.trace(gram, axis1=1, axis2=2) / features + 1e-30
@@ -184,8 +211,9 @@ class _System:
         """Forth and back, and the ridge."""
         given = self._rows @ change.matrix.astype(np.float32)
         given += change.bias[:, None].astype(np.float32)
-        inner = given.transpose(1, 0, 2).reshape(self._slope.shape) * self._slope
-        found = self._transposed(self._second.apply(inner, self._matrix))
+        inner = np.zeros((math.prod(self._between[:-1]), self._between[-1]), np.float32)
+        inner[self._there] = given.transpose(1, 0, 2).reshape(self._slope.shape) * self._slope
+        found = self._transposed(self._second.apply(inner.reshape(self._between), self._matrix))
         energy = RIDGE * self._by_output(self._energy)
         return Fit(
             found.matrix + energy[:, None] * self._level[:, None, None] * change.matrix,
@@ -193,9 +221,9 @@ class _System:
         )
 
     def _transposed(self, y: Floats) -> Fit:
-        inner = self._second.back(y, self._matrix)
+        inner = self._second.back(y, self._matrix).reshape(-1, self._between[-1])[self._there]
         inner *= self._slope
-        split = inner.reshape(self._rows.shape[1], self._groups, -1).transpose(1, 0, 2)
+        split = inner.reshape(len(inner), self._groups, -1).transpose(1, 0, 2)
         matrix = self._rows.transpose(0, 2, 1) @ split
         return Fit(matrix.astype(np.float64), split.sum(axis=1, dtype=np.float64))
 

@@ -48,8 +48,8 @@ EQUAL = 1e-10
 SMALL = 3e-4
 """An error so small that nothing is to be gained by the layer before."""
 
-TURNS = 3
-"""Times that two layers in a row are refitted in turn."""
+TURNS, GAIN = 3, 0.01
+"""Most times that two layers in a row are refitted in turn, and what a turn has to win for more."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,8 @@ class _Work:
                 for place, values in zip(both, kept, strict=True):
                     self._put(*place, values)
                 self._repairs[pair.second.node] = repair
+                return
+            if after > (1 - GAIN) * error:
                 return
             error = after
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SIDE = 8
 """Longest side of what the second layer gives in a region."""
+PLACES_PER_FEATURE = 200
+"""So many places of what the second layer gives are looked at for each feature of the first."""
 MOST_BYTES = 256 << 20
 """Of the patches that the first layer reads in all regions."""
 
@@ -57,7 +60,8 @@ def look(
         maps = [first.as_map(x), *(second.as_map(v) for v in (aim, other) if v is not None)]
         lengths = maps[1].shape[2:]
         if slides is None:
-            outer = Sliding(second.slid, second.groups, tuple(min(SIDE, n) for n in lengths))
+            features = maps[0].shape[1] // first.groups * first.slid.size
+            outer = Sliding(second.slid, second.groups, _sides(lengths, features, images))
             slides = Sliding(first.slid, first.groups, outer.inside), outer
         begun, number = begun + len(x), np.arange(begun, begun + len(x))
         if all(n >= least for n, least in zip(lengths, slides[1].out, strict=True)):
@@ -71,6 +75,12 @@ def look(
     other = others[0] if others else np.zeros((1,) * aim.ndim, np.float32)
     judged = held_out(begun, images)[np.concatenate(numbers)]
     return Regions(x, there, aim, other, judged), *slides
+
+
+def _sides(lengths: tuple[int, ...], features: int, images: int) -> tuple[int, ...]:
+    """Of a region: as long as it takes for enough places in all images together."""
+    wanted = (PLACES_PER_FEATURE * features / images) ** (1 / len(lengths))
+    return tuple(min(SIDE, math.ceil(wanted), n) for n in lengths)
 
 
 def _cut(

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from .layers import Layer
 
-ROWS_PER_FEATURE = 30
+ROWS_PER_FEATURE = 120
 """Rows that a regression gets for each of its features, where there are so many."""
-LEAST_ROWS, MOST_BYTES = 8_000, 256 << 20
+LEAST_ROWS, MOST_BYTES = 32_000, 256 << 20
 HELD_OUT = 8
 """Of so many images one is kept to judge a fit by."""
 

@@ -338,7 +338,8 @@ class _Job:
         assert self.moments is not None
         scores = score(self.model, self.coupling, self.moments, self.way.witness)
         able = self.coupling.silenceable | self.way.remove
-        return choose(scores, self.coupling, _entries(self.moments, self.columns), able, amount)
+        entries = _entries(self.moments, self.columns)
+        return choose(scores, self.coupling, entries, able, amount, self.way.limits)
 
     def _filled(
         self,

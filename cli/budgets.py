@@ -78,10 +78,10 @@ def limits(function: Command) -> Command:
     ) -> Any:
         from discedit_onnx.editing.order import Limits
 
-        multiple = _multiple(round_to, device, budget)
+        block = budget is not None and budget.kind in BLOCKS
         return function(
             *args,
-            limits=Limits(multiple, min_channels, only, exclude),
+            limits=Limits(multiple(round_to, device, block), min_channels, only, exclude),
             budget=budget,
             device=device,
             **options,
@@ -102,11 +102,7 @@ def limits(function: Command) -> Command:
             "--min-channels", type=click.IntRange(min=1), default=1, show_default=True,
             help="Channels to leave in each group at least.",
         ),
-        click.option(
-            "--round-to", default="auto", show_default=True, metavar="N|auto",
-            help="Cut widths to multiples of N; 1 is any width. auto is what fast kernels of the "
-            "device take, and with --macs or --latency what they work on at a time.",
-        ),
+        rounding(", and with --macs or --latency what they work on at a time"),
         click.option(
             "--ranking", type=click.Choice(["global", "local", "isomorphic"]), default="global",
             show_default=True,
@@ -118,12 +114,31 @@ def limits(function: Command) -> Command:
     return command  # type: ignore[no-any-return]
 
 
-def _multiple(round_to: str, device: str, budget: Budget | None) -> int:
+def rounding(besides: str = "") -> Callable[[Command], Command]:
+    """--round-to, for `multiple` to read, and what else the help says of auto."""
+    return click.option(
+        "--round-to",
+        default="auto",
+        show_default=True,
+        metavar="N|auto",
+        help="Cut widths to multiples of N; 1 is any width. auto is what fast kernels of the "
+        f"device take{besides}.",
+    )
+
+
+def multiple(round_to: str, device: str, block: bool = False) -> int:
+    """What --round-to asks for; see `latency.fast_multiple` for auto.
+
+    Raises
+    ------
+    UsageError
+        If it is no such number.
+    """
     from discedit_onnx.errors import UsageError
     from discedit_onnx.latency import fast_multiple
 
     if round_to == "auto":
-        return fast_multiple(device, block=budget is not None and budget.kind in BLOCKS)
+        return fast_multiple(device, block)
     if not (round_to.isdecimal() and int(round_to)):
         raise UsageError(f"--round-to {round_to}: give a number from 1 on, or auto")
     return int(round_to)

@@ -10,7 +10,7 @@ import click
 import discedit_onnx as dx
 from discedit_onnx.amounts import percent
 
-from . import edits, options, reporting
+from . import budgets, edits, options, reporting
 from .forget_measures import (
     UNSEEN,
     accuracies,
@@ -99,6 +99,7 @@ NAMED = 3
     metavar="K",
     help="The same: those K standard deviations above the mean.",
 )
+@budgets.rounding()
 @options.witness
 @click.option(
     "--no-refit",
@@ -132,6 +133,7 @@ def command(
     share: float | None,
     count: int | None,
     deviations: float | None,
+    round_to: str,
     witness: str,
     refit: bool,
     keep_head: bool,
@@ -162,6 +164,7 @@ def command(
         amount=amount_of(share, count, deviations),
         witness=witness,
         remove=remove,
+        round_to=budgets.multiple(round_to, device),
         refit=refit,
         keep_head=keep_head,
         refit_head=refit_head,

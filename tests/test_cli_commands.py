@@ -15,6 +15,7 @@ import pytest
 import discedit_onnx as dx
 from discedit_onnx.cli.forget import beside
 from discedit_onnx.cli.output import short
+from discedit_onnx.evidence.manifest import manifest_path
 from discedit_onnx.scoring.witness import WITNESSES
 
 ROOT = Path(__file__).parents[1]
@@ -314,6 +315,24 @@ def test_forget_with_no_data(run, resnet, remove, few):
         )
     )
     assert named.read_bytes() == out.read_bytes()
+
+
+def test_forget_rounds_widths_as_prune_does(run, few, moments, tmp_path):
+    """auto is what the device likes; the class is gone all the same."""
+    model, out = few / "fashion_resnet20.onnx", tmp_path / "out.onnx"
+    arguments = ["forget", model, "--class", 5, "--moments", moments, "--remove", "--share", 0.1]
+    arguments += ["--device", "cpu", "--force", "-o", out, "--json"]
+
+    def widths(*words):
+        groups = json.loads(ran(run(*arguments, *words)))["groups"]
+        assert accuracies(out, few / "fashion_mnist/test")[5] == 0
+        return [group["after"] for group in groups if group["after"] < group["before"]]
+
+    assert not any(width % 4 for width in widths())
+    assert json.loads(manifest_path(out).read_bytes())["way"]["round_to"] == 4
+    assert any(width % 4 for width in widths("--round-to", 1))
+    result = run(*arguments, "--round-to", "some")
+    assert "--round-to some: give a number from 1 on, or auto" in result.stderr
 
 
 def test_forget_measures_on_images(run, resnet, few, data, tmp_path):

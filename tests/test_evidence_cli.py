@@ -111,10 +111,12 @@ def test_verify_forget_gates_and_writes_a_page(edited, tmp_path):
     assert run(*arguments, "-o", page).exit_code == 2
 
 
-@pytest.mark.parametrize("level", ["output", "features"])
-def test_forget_leaves_a_manifest_that_replays(level, tmp_path):
+@pytest.mark.parametrize(
+    "words", [("--level", "output"), (), ("--remove",), ("--remove", "--round-to", "8")]
+)
+def test_forget_leaves_a_manifest_that_replays(words, tmp_path):
     out, again = tmp_path / "out.onnx", tmp_path / "again.onnx"
-    result = run("forget", MODEL, "--class", "bag", "--level", level, "--strength", "1", "-q",
+    result = run("forget", MODEL, "--class", "bag", *words, "--strength", "1", "-q",
                  "--data", IMAGES, "--num-samples", "60", "--device", "cpu", "-o", out)  # fmt: skip
     assert result.exit_code == 0, result.output
     result = run("replay", manifest_path(out), MODEL, "--data", IMAGES, "-o", again)

@@ -238,6 +238,29 @@ def test_as_much_is_removed_as_the_others_allow(model, moments, data, test_image
     assert again.removal is None
 
 
+def test_what_is_removed_leaves_widths_that_kernels_like(model, moments, test_images):
+    """As few steps as the share asks for, of the components that are most specific."""
+    way = Way(remove=True, amount=Amount("share", 0.1))
+    found = {
+        multiple: dx.forget(model, moments, [GONE], replace(way, round_to=multiple), device="cpu")
+        for multiple in (1, 4, 8)
+    }
+    assert any(after % 4 for _, _, after in found[1].groups)
+    for multiple in (4, 8):
+        edit = found[multiple]
+        assert all(after % multiple == 0 for _, before, after in edit.groups if after < before)
+        assert 0 <= edit.components.sum() - found[1].components.sum() < multiple
+        forget, retain = accuracies(edit.proto, test_images)
+        assert forget == 0
+        assert retain > hidden(model.proto, test_images) - 0.04
+    both = found[1].components & found[4].components
+    assert both.sum() > 0.8 * found[1].components.sum()
+    silenced = Way(method="components", amount=way.amount)
+    any_width = dx.forget(model, moments, [GONE], silenced, device="cpu")
+    rounded = dx.forget(model, moments, [GONE], replace(silenced, round_to=8), device="cpu")
+    np.testing.assert_array_equal(rounded.components, any_width.components)
+
+
 def test_no_share_can_go(model, moments, data, monkeypatch):
     monkeypatch.setattr("discedit_onnx.editing.forgetting.strength.SHARES", (0.9,))
     way = Way(remove=True, strength=1)
@@ -290,6 +313,7 @@ def test_the_output_shrinks(model, moments, test_images, way, tmp_path):
         ({"keep_head": True, "refit_head": True}, "one of --keep-head and --refit-head"),
         ({"max_drop": -0.1}, "--max-drop"),
         ({"strength": -1.0}, "below 0"),
+        ({"remove": True, "round_to": 0}, "--round-to 0: give a number from 1 on"),
     ],
 )
 def test_ways_that_make_no_sense(fields, says):

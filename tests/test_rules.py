@@ -14,10 +14,11 @@ from onnx.reference import ReferenceEvaluator
 
 from discedit_onnx.editing.plan import Rewrite
 from discedit_onnx.editing.surgery import _rewrite_all
-from discedit_onnx.graph.axes import Equations, Extent, Scope, Unsupported
+from discedit_onnx.graph.axes import Equations, Extent
 from discedit_onnx.graph.coupling import _labels
 from discedit_onnx.graph.rules import find_rule
 from discedit_onnx.graph.rules.shape import _match
+from discedit_onnx.graph.scope import Scope, Unsupported
 from discedit_onnx.graph.shapes import BATCHES
 from discedit_onnx.graph.view import View
 

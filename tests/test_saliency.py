@@ -17,9 +17,10 @@ from discedit_onnx.editing.forgetting.components import (
     choose,
     later,
     most_specific,
-    spare_one,
+    specific_steps,
     specificity,
 )
+from discedit_onnx.editing.order import Limits
 from discedit_onnx.errors import DataError, UsageError
 from discedit_onnx.graph.coupling import analyse
 from discedit_onnx.scoring.comparison import Pairs
@@ -114,26 +115,59 @@ def test_later_layers_are_the_last_half_of_the_taps(model, coupling, planted):
 
 
 def test_most_specific_takes_a_share_of_the_candidates_and_only_positive_ones(coupling):
-    values = np.array([0.9, 0.8, -0.1, 0.7, 0.6, 0.0])
-    candidates = np.array([True, False, True, True, True, True])
-    assert most_specific(values, candidates, Amount("share", 0.4), coupling).tolist() == [
-        True,
-        False,
-        False,
-        True,
-        *[False] * 2,
-    ]
-    assert most_specific(values, candidates, Amount("share", 0.99), coupling).sum() == 3
-    assert most_specific(-values, ~candidates, Amount("share", 0.5), coupling).sum() == 0
+    values = np.zeros(coupling.size)
+    values[:6] = 0.9, 0.8, -0.1, 0.7, 0.6, 0.0
+    candidates = np.zeros(coupling.size, dtype=bool)
+    candidates[[0, 2, 3, 4, 5]] = True
+
+    def taken(values, candidates, share):
+        nothing = np.zeros(coupling.size, dtype=bool)
+        steps = specific_steps(coupling, values, candidates, nothing, Limits())
+        amount = Amount("share", share)
+        chosen = most_specific(values, candidates, amount, steps, coupling.group_of)
+        return np.flatnonzero(chosen).tolist()
+
+    assert taken(values, candidates, 0.4) == [0, 3]
+    assert taken(values, candidates, 0.99) == [0, 3, 4]
+    assert taken(-values, ~candidates, 0.5) == []
 
 
 def test_a_group_is_never_emptied(coupling):
-    edited = np.ones(coupling.size, dtype=bool)
+    everything = np.ones(coupling.size, dtype=bool)
     values = np.random.default_rng(0).random(coupling.size)
-    left = ~spare_one(coupling, edited, values)
+    steps = specific_steps(coupling, values, everything, ~everything, Limits())
+    left = everything.copy()
+    left[np.concatenate(steps)] = False
     for group in coupling.groups:
         assert left[group.components].sum() == 1
         assert left[group.components[values[group.components].argmin()]]
+
+
+def fits(width, left, multiple):
+    """Whether a group may be left so wide: see `Limits.round_to`."""
+    while multiple > 1 and width < 2 * multiple:
+        multiple //= 2
+    return left == width or left % multiple == 0 or (left > 0 and multiple % left == 0)
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 8, 16])
+@pytest.mark.parametrize("amount", [("share", 0.08), ("share", 0.5), ("count", 3)])
+def test_specific_components_leave_widths_that_kernels_like(coupling, multiple, amount):
+    """Also where several classes, one after the other, take components of one group."""
+    generator = np.random.default_rng(multiple)
+    everything = np.ones(coupling.size, dtype=bool)
+    gone = ~everything
+    for _ in range(3):
+        values = generator.uniform(-0.5, 1, coupling.size)
+        steps = specific_steps(coupling, values, everything, gone, Limits(multiple))
+        chosen = most_specific(values, everything, Amount(*amount), steps, coupling.group_of)
+        assert (values[chosen] > 0).all()
+        if amount[0] == "share":
+            assert chosen.sum() - round(amount[1] * coupling.size) < multiple
+        gone |= chosen
+        for group in coupling.groups:
+            width = len(group.components)
+            assert fits(width, int((~gone[group.components]).sum()), multiple)
 
 
 def test_classes_by_index_and_by_name():

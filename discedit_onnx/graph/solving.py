@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .axes import Equations, Scope, Unsupported
+from .axes import Equations
 from .rules import find_barrier, find_rule
+from .scope import Scope, Unsupported
 
 if TYPE_CHECKING:
     from .axes import Reach

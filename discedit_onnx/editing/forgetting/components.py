@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ...errors import DataError, UsageError
+from ..order import Limits, removal_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +52,7 @@ def choose(
     forgotten: Sequence[int],
     candidates: NDArray[np.bool_],
     amount: Amount,
+    limits: Limits = Limits(),  # noqa: B008  (frozen)
 ) -> NDArray[np.bool_]:
     """The components that are specific to some classes, shape (components,).
 
@@ -61,13 +64,15 @@ def choose(
     candidates = candidates & later(scores)
     edited = np.zeros(coupling.size, dtype=bool)
     for index in forgotten:
-        edited |= most_specific(specificity(scores, index, forgotten), candidates, amount, coupling)
-    edited = spare_one(coupling, edited, specificity(scores, forgotten[0], forgotten))
+        values = specificity(scores, index, forgotten)
+        steps = specific_steps(coupling, values, candidates, edited, limits)
+        edited |= most_specific(values, candidates, amount, steps, coupling.group_of)
     if not edited.any():
         names = ", ".join(scores.class_names[index] for index in forgotten)
+        any_width = ", or leave any width with --round-to 1" if limits.round_to > 1 else ""
         raise DataError(
-            f"nothing to edit: no component of the later layers fires more for {names} than for "
-            "the other classes; calibrate with more images of it"
+            f"nothing to edit: too few components of the later layers fire more for {names} than "
+            f"for the other classes; calibrate with more images of it{any_width}"
         )
     return edited
 
@@ -99,35 +104,57 @@ def specificity(scores: Scores, index: int, forgotten: Sequence[int]) -> NDArray
     return excess
 
 
+def specific_steps(
+    coupling: Coupling,
+    values: NDArray[np.float64],
+    candidates: NDArray[np.bool_],
+    edited: NDArray[np.bool_],
+    limits: Limits,
+) -> list[NDArray[np.int64]]:
+    """What goes of the groups step by step: candidates with positive values only.
+
+    Parameters
+    ----------
+    coupling
+        Of the model.
+    values
+        The specificity to one class, shape (components,).
+    candidates
+        What may go, shape (components,).
+    edited
+        What goes for other classes, shape (components,): whole steps of these limits.
+    limits
+        Which widths may be left.
+    """
+    able = candidates & (values > 0)
+    # Values are in [-1, 1]. What goes anyway comes first, so that widths count from there on.
+    saliency = np.where(able, -values, 1.0) - 3.0 * edited
+    order = removal_order(coupling, saliency, limits=limits)
+    return [step for step in order.steps if able[step].all()]
+
+
 def most_specific(
     values: NDArray[np.float64],
     candidates: NDArray[np.bool_],
     amount: Amount,
-    coupling: Coupling,
+    steps: Sequence[NDArray[np.int64]],
+    group_of: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """The candidates with the greatest positive values, as many as are asked for."""
-    able = candidates & (values > 0)
-    ranked = np.where(able, values, -np.inf)
+    """The steps with the greatest mean values: the fewest that are as much as is asked for."""
+    worth = np.array([values[step].mean() for step in steps])
     chosen = np.zeros(len(values), dtype=bool)
     if amount.kind == "deviations":
         seen = values[candidates]
-        return able & (values > seen.mean() + amount.value * seen.std()) if len(seen) else chosen
-    if amount.kind == "share":
-        count = max(1, round(amount.value * int(candidates.sum())))
-        chosen[np.argsort(-ranked, kind="stable")[:count]] = True
-    else:
-        for group in coupling.groups:
-            order = np.argsort(-ranked[group.components], kind="stable")
-            chosen[group.components[order[: int(amount.value)]]] = True
-    return chosen & able
-
-
-def spare_one(
-    coupling: Coupling, edited: NDArray[np.bool_], values: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Take the least specific component of a group out of the edit that would empty the group."""
-    edited = edited.copy()
-    for group in coupling.groups:
-        if edited[group.components].all():
-            edited[group.components[np.argmin(values[group.components])]] = False
-    return edited
+        for step, mean in zip(steps, worth, strict=True):
+            chosen[step] = mean > seen.mean() + amount.value * seen.std()
+        return chosen
+    share = amount.kind == "share"
+    wanted = max(1, round(amount.value * int(candidates.sum()))) if share else amount.value
+    taken: Counter[int] = Counter()
+    for number in np.argsort(-worth, kind="stable"):
+        step = steps[number]
+        place = 0 if share else int(group_of[step[0]])
+        if taken[place] < wanted:
+            taken[place] += len(step)
+            chosen[step] = True
+    return chosen

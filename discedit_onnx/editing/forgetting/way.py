@@ -7,6 +7,7 @@ from typing import Literal
 
 from ...errors import DataError, UsageError
 from ...scoring.saliency import DEFAULT_WITNESS
+from ..order import Limits
 from .components import Amount
 
 Level = Literal["output", "head", "features"]
@@ -44,6 +45,8 @@ class Way:
         That components are chosen by.
     remove
         At level features: cut components out, whatever the method.
+    round_to
+        Widths that `remove` leaves are multiples of this; see `order.Limits`.
     refit
         Make up for components that go, with what stays; see `filling`.
     keep_head
@@ -63,6 +66,7 @@ class Way:
     amount: Amount | None = None
     witness: str = DEFAULT_WITNESS
     remove: bool = False
+    round_to: int = 1
     refit: bool = True
     keep_head: bool = False
     refit_head: bool = False
@@ -77,6 +81,8 @@ class Way:
             raise UsageError(f"--max-drop {100 * self.max_drop:g} is not in [0, 100) points")
         if self.strength is not None and not self.strength >= 0:
             raise UsageError(f"strength {self.strength:g} is below 0")
+        if self.round_to < 1:
+            raise UsageError(f"--round-to {self.round_to}: give a number from 1 on")
         if self.keep_head and self.refit_head:
             raise UsageError("give one of --keep-head and --refit-head")
         if self.level != "features" and (self.remove or self.keep_head or self.refit_head):
@@ -88,6 +94,11 @@ class Way:
         if self.amount is not None:
             return self.amount
         return UNSEEN if self.remove else Amount()
+
+    @property
+    def limits(self) -> Limits:
+        """Which widths may be left: any where components are silenced only."""
+        return Limits(self.round_to) if self.remove else Limits()
 
     def check_sources(self, moments: bool, data: bool) -> None:
         """Refuse what can't be done with what there is.

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..axes import Count, Unsupported
+from ..axes import Count
 from ..fused import DOMAIN
+from ..scope import Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..axes import Scope
+    from ..scope import Scope
 
 HELD = "is attended to with what can't be cut"
 

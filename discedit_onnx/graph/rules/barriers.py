@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .registry import barriers, rule
 
 if TYPE_CHECKING:
-    from ..axes import Scope
+    from ..scope import Scope
 
 SEQUENCE = "works on a sequence, not on a tensor"
 OPTIONAL = "works on an optional, not on a tensor"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes import Unsupported
+from ..scope import Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..axes import Scope
+    from ..scope import Scope
 
 
 @rule("Einsum")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes import Unsupported
 from ..fused import DOMAIN
+from ..scope import Unsupported
 from .convolution import conv
 from .elementwise import broadcast, broadcast_axis, unary
 from .linear import contract_pair, gemm
@@ -13,7 +13,7 @@ from .normalisation import layer_normalization, normalised
 from .registry import rule
 
 if TYPE_CHECKING:
-    from ..axes import Scope
+    from ..scope import Scope
 
 ALL = (1, None)
 

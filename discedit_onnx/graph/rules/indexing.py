@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..axes import Count, Unsupported
+from ..axes import Count
+from ..scope import Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..axes import Scope
+    from ..scope import Scope
 
 
 @rule("Slice", opset=(10, None))

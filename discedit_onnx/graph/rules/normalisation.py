@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes import Count, Unsupported
+from ..axes import Count
+from ..scope import Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..axes import Scope
+    from ..scope import Scope
 
 OVER = "normalises over this axis"
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes import Unsupported
+from ..scope import Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
-    from ..axes import Scope
+    from ..scope import Scope
 
 SCALE, ZERO_POINT = 1, 2
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..axes import Scope
+    from ..scope import Scope
 
 X, W, R, B, INITIAL_H, INITIAL_C, P = 0, 1, 2, 3, 5, 6, 7
 """Positions of the inputs; position 4 holds the lengths of the sequences."""

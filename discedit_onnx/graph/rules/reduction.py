@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes import Unsupported
+from ..scope import Unsupported
 from .registry import rule
 
 if TYPE_CHECKING:
-    from ..axes import Scope
+    from ..scope import Scope
 
 
 @rule(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..axes import Scope
+    from ..scope import Scope
 
 Rule = Callable[["Scope"], None]
 

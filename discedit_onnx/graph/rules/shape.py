@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..axes import Count, Unsupported
+from ..axes import Count
+from ..scope import Unsupported
 from .elementwise import broadcast_axis
 from .registry import rule
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..axes import Scope
+    from ..scope import Scope
     from ..view import Node, View
 
 

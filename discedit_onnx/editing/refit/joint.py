@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RIDGE = 1e-2
 """Draws weights to what they are, as a share of the mean variance that they are multiplied with."""
-ITERATIONS = 6
+ITERATIONS = 4
 """Of conjugate gradients: few, for what they add later is fitted to chance."""
 ROWS_PER_FEATURE = 30
 """Rows that tell the inputs' moments well enough for a preconditioner."""

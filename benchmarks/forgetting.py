@@ -59,13 +59,15 @@ PUBLISHED = Way(
 )  # fmt: skip
 """DisCEdit-U done right: the exponential witness, so many of each layer, signed, zeroed."""
 
+ROUND_TO = 4
+"""Multiples of channels that are left, as `forget --remove` does on a CPU."""
 WAYS: dict[str, tuple[Way, bool]] = {
     "level output": (Way("output"), False),
     "level head (head projection alone)": (Way("head"), False),
     "level features": (Way(), True),
     "level features, moments only": (Way(), False),
-    "channels removed": (Way(remove=True), True),
-    "channels removed, moments only": (Way(remove=True), False),
+    "channels removed": (Way(remove=True, round_to=ROUND_TO), True),
+    "channels removed, moments only": (Way(remove=True, round_to=ROUND_TO), False),
     "DisCEdit-U, refitted, level head": (Way(method="components"), False),
     "LEACE, level head": (Way(method="leace"), True),
     "SVD projection alone": (Way(method="svd", keep_head=True), True),

@@ -288,6 +288,11 @@ def _show(
         edits.show_groups(screen, edit, "left" if edit.way.remove else "active")
     if edit.search is not None:
         _show_search(screen, edit.search, "Strength", "strength", ", before the head is projected")
+        if edit.search.drop > max(edit.way.max_drop, 1 / edit.search.retain_images) + 1e-12:
+            screen.warn(
+                f"all strengths cost the others more than {100 * edit.way.max_drop:g} points; the "
+                "one taken does within the error of so few images: give more, or name --strength"
+            )
     if edit.removal is not None:
         _show_search(screen, edit.removal, "Components to cut", "share", "")
         if not edit.removal.chosen:

@@ -17,7 +17,13 @@ from discedit_onnx.editing.forgetting.erasers import leace_eraser
 from discedit_onnx.editing.forgetting.head import find_head
 from discedit_onnx.editing.forgetting.inputs import gather_rows
 from discedit_onnx.editing.forgetting.spans import later_layers
-from discedit_onnx.editing.forgetting.strength import Search, split
+from discedit_onnx.editing.forgetting.strength import (
+    Judge,
+    Search,
+    Trial,
+    search_strength,
+    split,
+)
 from discedit_onnx.editing.forgetting.way import Way
 from discedit_onnx.errors import DataError, UsageError
 from discedit_onnx.graph.view import View
@@ -152,6 +158,38 @@ def test_no_strength_is_cheap_enough(model, moments, data, monkeypatch):
     monkeypatch.setattr("discedit_onnx.editing.forgetting.strength.STRENGTHS", (40.0,))
     with pytest.raises(DataError, match="no strength from 40 costs the other classes 1 points"):
         dx.forget(model, moments, [GONE], data=data, device="cpu")
+
+
+class Known(Judge):
+    """Of 400 images to forget and 225 others; a model is the retained images it puts right."""
+
+    counts = (400, 225)
+
+    def measure(self, proto, value):
+        return Trial(value, 1.0 - min(value, 1.0), proto.mean()), proto
+
+
+def test_a_drop_within_the_error_of_few_images_is_taken_where_there_is_none_smaller():
+    start = np.ones(225, bool)
+
+    def search(made):
+        judge = Known(None, None, [0], 0.01)
+        return search_strength(judge, lambda strength: made.get(strength, made[0.25]))
+
+    def wrong(number):
+        right = start.copy()
+        right[:number] = False
+        return right
+
+    within = search({0.0: start, 0.25: wrong(4), 0.5: wrong(2), 0.75: wrong(2)})
+    assert within.chosen == 0.75  # 2 of 225 are within a point
+    assert within.drop < 0.01
+    near = search({0.0: start, 0.25: wrong(4), 1.0: wrong(3)})
+    assert near.chosen == 1.0  # 3 are not, but no more than a point and an error
+    assert near.drop > 0.01
+    assert near.trials[4].error == pytest.approx(np.sqrt(3 * 222) / 225 / 15)
+    with pytest.raises(DataError, match="no strength from"):
+        search({0.0: start, 0.25: wrong(20)})
 
 
 def test_too_few_images_to_hold_any_out(model, moments, data):

@@ -5,7 +5,8 @@ Run with ``python benchmarks/pruning.py``: the sample models. Any other classifi
 calibration images, other ones for each seed, and no labels but where a witness scores; accuracies
 are of all test images. ``onnxsim``, and ``torch-pruning`` on the PyTorch originals of the sample
 models, are compared in the same run where they are installed. A ranking is made once for all
-ratios; seconds are those of cutting, refitting and proving.
+ratios; seconds are those of cutting, refitting and proving. With `--rows FILE` each measurement is
+kept as it comes, and what is there is not measured again: the whole table takes hours.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
+import json
 import os
 import platform
-import statistics
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pruning_torch import IMPORTANCES, ORIGINALS, TorchPruned
@@ -37,11 +40,12 @@ from discedit_onnx.graph.cost import count_parameters
 from discedit_onnx.graph.coupling import analyse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import onnx
 
     from discedit_onnx.calibration.data import Dataset
+    from discedit_onnx.calibration.moments import Moments
     from discedit_onnx.editing.criteria import Refitting
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
@@ -68,25 +72,56 @@ class Task:
     preprocess: str | None
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way to prune, at one ratio."""
+class Key(NamedTuple):
+    """One way to prune a model, at one ratio, by the images of one seed."""
 
+    model: str
     choice: str
     refit: str
     ratio: float
-    reached: list[float]
-    accuracy: list[float]
-    seconds: list[float]
+    seed: int
 
-    def __str__(self) -> str:
-        spread = statistics.stdev(self.accuracy) if len(self.accuracy) > 1 else 0.0
-        return (
-            f"| {self.choice} | {self.refit} | {100 * self.ratio:.0f} % "
-            f"| {100 * statistics.mean(self.reached):.1f} % "
-            f"| {100 * statistics.mean(self.accuracy):.2f} +- {100 * spread:.2f} "
-            f"| {statistics.mean(self.seconds):.1f} |"
-        )
+
+class Found(NamedTuple):
+    """Share of the parameters that went, accuracy, and seconds."""
+
+    reached: float
+    accuracy: float
+    seconds: float
+
+
+class Log:
+    """Measurements; kept in a file where there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.found = path, dict[Key, Found]()
+        if path is not None and path.is_file():
+            for line in path.read_text().splitlines():
+                key, found = json.loads(line)
+                self.found[Key(*key)] = Found(*found)
+
+    def add(self, key: Key, found: Found) -> None:
+        self.found[key] = found
+        print(*key, f"{100 * found.accuracy:.2f}", file=sys.stderr, flush=True)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps([key, found]) + "\n")
+
+    def table(self, model: str) -> None:
+        """A line for each choice, refit and ratio: means over seeds, and what they differ by."""
+        print("| choice | refit | asked | seeds | removed | accuracy | seconds |")
+        print("|---|---|---|---|---|---|---|")
+        known = [key for key in self.found if key.model == model]
+        order = list(dict.fromkeys((key.choice, key.refit) for key in known))
+        for kind in sorted({key[1:4] for key in known}, key=lambda k: (order.index(k[:2]), k[2])):
+            choice, refit, ratio = kind
+            rows = np.array([self.found[key] for key in known if key[1:4] == kind])
+            reached, accuracy, seconds = rows.mean(axis=0)
+            spread = f" ± {100 * rows[:, 1].std(ddof=1):.2f}" if len(rows) > 1 else ""
+            print(
+                f"| {choice} | {refit} | {100 * ratio:.0f} % | {len(rows)} | {100 * reached:.1f} % "
+                f"| {100 * accuracy:.2f}{spread} | {seconds:.1f} |"
+            )
 
 
 class Bench:
@@ -96,96 +131,101 @@ class Bench:
     ----------
     task
         Which.
-    options
-        Of the command line.
+    samples
+        Calibration images.
+    log
+        What is known already, and gets what is found.
     """
 
-    def __init__(self, task: Task, options: argparse.Namespace) -> None:
+    def __init__(self, task: Task, samples: int, log: Log) -> None:
+        self.task, self.samples, self.log = task, samples, log
         self.model = dx.load(task.model)
         self.coupling = analyse(self.model.proto)
-        self.test = list(self._data(task, task.test).batches(BATCH))
-        self.calibrations = [
-            self._data(task, task.calibration, options.samples, seed)
-            for seed in range(options.seeds)
-        ]
-        self.moments = [dx.calibrate(self.model, data) for data in self.calibrations]
+        data = self._data(task.test)
+        self.output = data.classifier.output
+        self.test = list(data.batches(BATCH))
         self.dense = self.accuracy(self.model.proto)
+        self._known: dict[int, tuple[Dataset, Moments]] = {}
 
-    def _data(self, task: Task, folder: Path, samples: int | None = None, seed: int = 0) -> Dataset:
+    def _data(self, folder: Path, samples: int | None = None, seed: int = 0) -> Dataset:
         return dx.open_data(
-            self.model, str(folder), preprocess=task.preprocess, num_samples=samples, seed=seed
+            self.model, str(folder), preprocess=self.task.preprocess, num_samples=samples, seed=seed
         )
+
+    def calibration(self, seed: int) -> tuple[Dataset, Moments]:
+        """The images of a seed, and their moments."""
+        if seed not in self._known:
+            data = self._data(self.task.calibration, self.samples, seed)
+            self._known[seed] = data, dx.calibrate(self.model, data)
+        return self._known[seed]
 
     def accuracy(self, proto: onnx.ModelProto) -> float:
         """Top-1 on the test images."""
         hits = 0
         with open_session(proto) as session:
             for batch in self.test:
-                output = self.calibrations[0].classifier.output
-                (logits,) = session.run([output], batch.feeds)
+                (logits,) = session.run([self.output], batch.feeds)
                 hits += int((logits.argmax(axis=1) == batch.labels).sum())
         return hits / sum(len(batch) for batch in self.test)
 
-    def ours(self, choice: str, refit: Refitting, ratios: Sequence[float]) -> list[Row]:
-        """Each ratio by the same ranking, once for each seed."""
-        rows = [Row(choice, refit, ratio, [], [], []) for ratio in ratios]
-        for seed, (data, moments) in enumerate(zip(self.calibrations, self.moments, strict=True)):
-            pruner = Pruner(
-                self.model, self.coupling, moments, data, "sparsity", choice, "max", "global",
-                Limits(), refit, seed, "auto", None,
-            )  # fmt: skip
-            for row in rows:
-                budget = Budget("sparsity", row.ratio)
-                cost = check_request(self.model, self.coupling, budget, Limits(), refit, "auto")
-                removed = in_rounds(pruner, budget, cost, 1)
-                start = time.perf_counter()
-                edit = pruner.edit(removed)
-                row.seconds.append(time.perf_counter() - start)
-                row.reached.append(edit.sparsity)
-                row.accuracy.append(self.accuracy(edit.proto))
-        return rows
+    def ours(self, choice: str, refit: Refitting, seed: int, ratios: Sequence[float]) -> None:
+        """Each ratio that is not known, by the same ranking."""
+        left = self.unknown(choice, refit, seed, ratios)
+        if not left:
+            return
+        data, moments = self.calibration(seed)
+        pruner = Pruner(
+            self.model, self.coupling, moments, data, "sparsity", choice, "max", "global",
+            Limits(), refit, seed, "auto", None,
+        )  # fmt: skip
+        for key in left:
+            budget = Budget("sparsity", key.ratio)
+            cost = check_request(self.model, self.coupling, budget, Limits(), refit, "auto")
+            removed = in_rounds(pruner, budget, cost, 1)
+            start = time.perf_counter()
+            edit = pruner.edit(removed)
+            seconds = time.perf_counter() - start
+            self.log.add(key, Found(edit.sparsity, self.accuracy(edit.proto), seconds))
 
-    def torchs(self, task: Task, ratios: Sequence[float]) -> Iterator[Row]:
+    def unknown(self, choice: str, refit: str, seed: int, ratios: Sequence[float]) -> Sequence[Key]:
+        """What is still to be measured."""
+        keys = [Key(self.task.name, choice, refit, ratio, seed) for ratio in ratios]
+        return [key for key in keys if key not in self.log.found]
+
+    def torchs(self, seed: int, ratios: Sequence[float]) -> None:
         """Torch-Pruning, where it is installed and there is a PyTorch original."""
-        if task.name not in ORIGINALS or importlib.util.find_spec("torch_pruning") is None:
+        name = self.task.name
+        if name not in ORIGINALS or importlib.util.find_spec("torch_pruning") is None:
             return
-        (name,) = (value.name for value in self.model.proto.graph.input)
-        test = [(batch.feeds[name], np.asarray(batch.labels)) for batch in self.test]
-        peer = TorchPruned(task.name, test)
-        for kind in IMPORTANCES:
-            for ratio in ratios:
-                row = Row(f"Torch-Pruning {kind}", "none", ratio, [], [], [])
-                for data in self.calibrations[: 1 if kind == "l2" else None]:
-                    batches = list(data.batches(BATCH))
-                    images = np.concatenate([batch.feeds[name] for batch in batches])
-                    labels = np.concatenate([batch.labels for batch in batches])
-                    start = time.perf_counter()
-                    removed, accuracy = peer.prune(ratio, kind, (images, labels))
-                    row.seconds.append(time.perf_counter() - start)
-                    row.reached.append(removed)
-                    row.accuracy.append(accuracy)
-                yield row
+        (feed,) = (value.name for value in self.model.proto.graph.input)
+        for kind in IMPORTANCES[seed > 0 :]:  # the first looks at no image
+            for key in self.unknown(f"Torch-Pruning {kind}", "none", seed, ratios):
+                test = [(batch.feeds[feed], np.asarray(batch.labels)) for batch in self.test]
+                peer = TorchPruned(name, test)
+                batches = list(self.calibration(seed)[0].batches(BATCH))
+                images = np.concatenate([batch.feeds[feed] for batch in batches])
+                labels = np.concatenate([batch.labels for batch in batches])
+                start = time.perf_counter()
+                removed, accuracy = peer.prune(key.ratio, kind, (images, labels))
+                self.log.add(key, Found(removed, accuracy, time.perf_counter() - start))
 
-    def onnxsims(self, ratio: float) -> Iterator[Row]:
+    def onnxsims(self, seed: int, ratios: Sequence[float]) -> None:
         """onnxsim's structured pruning, with the share of channels that removes as much."""
-        try:
-            import onnxsim
-        except ImportError:
+        if importlib.util.find_spec("onnxsim") is None:
             return
+        import onnxsim
+
         simple, sound = onnxsim.simplify(self.model.proto)
         start_from = simple if sound else self.model.proto
-        for metric in ("l2", "wanda"):
-            row = Row(f"onnxsim {metric}", "none", ratio, [], [], [])
-            for data in self.calibrations[: 1 if metric == "l2" else None]:
-                feeds = [dict(batch.feeds) for batch in data.batches(64)]
+        for metric in ("l2", "wanda")[seed > 0 :]:  # the first looks at no image
+            for key in self.unknown(f"onnxsim {metric}", "none", seed, ratios):
+                feeds = [dict(batch.feeds) for batch in self.calibration(seed)[0].batches(64)]
                 start = time.perf_counter()
-                proto = self._bisected(start_from, metric, ratio, feeds)
-                if proto is None:
-                    return
-                row.seconds.append(time.perf_counter() - start)
-                row.reached.append(self._removed(proto))
-                row.accuracy.append(self.accuracy(proto))
-            yield row
+                proto = self._bisected(start_from, metric, key.ratio, feeds)
+                seconds = time.perf_counter() - start
+                if proto is not None:
+                    removed = self._removed(proto)
+                    self.log.add(key, Found(removed, self.accuracy(proto), seconds))
 
     def _removed(self, proto: onnx.ModelProto) -> float:
         return 1 - count_parameters(proto) / count_parameters(self.model.proto)
@@ -209,25 +249,22 @@ class Bench:
         return best
 
 
-def table(task: Task, options: argparse.Namespace) -> None:
+def table(task: Task, options: argparse.Namespace, log: Log) -> None:
     """Print what every choice with every refit is worth, and the other tools, ratio by ratio."""
-    bench = Bench(task, options)
+    bench = Bench(task, options.samples, log)
+    refused = []
+    for seed in range(options.seeds):
+        for choice, refit in itertools.product(options.choices, options.refits):
+            try:
+                bench.ours(choice, refit, seed, options.ratios)
+            except DisceditError as error:
+                refused.append(f"{choice}, {refit}, seed {seed}: {error}")
+        bench.onnxsims(seed, options.ratios)
+        bench.torchs(seed, options.ratios)
     images = sum(len(batch) for batch in bench.test)
     print(f"\n### {task.name}: {100 * bench.dense:.2f} % of {images:,} test images\n")
-    print("| choice | refit | asked | removed | accuracy | seconds |")
-    print("|---|---|---|---|---|---|")
-    for choice in options.choices:
-        for refit in options.refits:
-            try:
-                for row in bench.ours(choice, refit, options.ratios):
-                    print(row, flush=True)
-            except DisceditError as error:
-                print(f"| {choice} | {refit} | | | {error} | |")
-    for ratio in options.ratios:
-        for row in bench.onnxsims(ratio):
-            print(row, flush=True)
-    for row in bench.torchs(task, options.ratios):
-        print(row, flush=True)
+    log.table(task.name)
+    print(*("", *refused), sep="\n", flush=True)
 
 
 def main() -> None:
@@ -244,7 +281,9 @@ def main() -> None:
     )
     parser.add_argument("--choices", nargs="+", default=CHOICES)
     parser.add_argument("--refits", nargs="+", default=REFITS)
+    parser.add_argument("--rows", type=Path, help="measurements, kept as they come")
     options = parser.parse_args()
+    log = Log(options.rows)
     packages = (
         "discedit-onnx", "onnx", "onnxruntime", "numpy", "onnxsim", "torch", "torch-pruning"
     )  # fmt: skip
@@ -257,7 +296,7 @@ def main() -> None:
     named = [options.model] if options.model else [SAMPLES / f"{name}.onnx" for name in MODELS]
     for path in named:
         task = Task(path.stem, path, options.calibration, options.test, options.preprocess)
-        table(task, options)
+        table(task, options, log)
 
 
 if __name__ == "__main__":

@@ -45,12 +45,20 @@ def rows(tmp_path, count, batch="N"):
 
 
 def test_choice_and_judgement_share_no_sample(tmp_path):
-    found = gather_batches(rows(tmp_path, 1000))
+    found = gather_batches(rows(tmp_path, 3000))
     choose, judge = set(ids(found.choose)), set(ids(found.judge))
     assert not choose & judge
-    assert len(choose | judge) == module.SAMPLES
-    assert sorted(ids(found.refit)) == sorted(choose | judge)
-    assert len(judge) == module.SAMPLES // module.JUDGES
+    assert len(choose | judge) == module.CHOSEN_BY
+    assert choose | judge < set(ids(found.refit))
+    assert len(ids(found.refit)) == len(set(ids(found.refit))) == module.SHOWN
+    assert len(judge) == module.CHOSEN_BY // module.JUDGES
+
+
+@pytest.mark.parametrize(("shown", "views"), [(40, 1), (60, 2), (80, 2), (200, 4)])
+def test_views_fill_up_what_a_refit_sees(tmp_path, monkeypatch, shown, views):
+    monkeypatch.setattr(module, "SHOWN", shown)
+    found = gather_batches(images(tmp_path, (16, 16, 8)))
+    assert images_in(found.refit) == 40 * views
 
 
 @pytest.mark.parametrize("count", [4, 7, 30])

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 Feeds = Mapping[str, NDArray[Any]]
 
-SAMPLES = 512
-"""As many as are looked at; more add little, and a network is walked through several times."""
+SHOWN, CHOSEN_BY = 2048, 512
+"""Samples, or views of fewer, that a refit sees; and samples for the choice: it needs no more."""
 MOST_BYTES = 128 << 20
 """Of inputs that are kept in memory; fewer samples are looked at where they are larger."""
 BATCH = 128
 JUDGES = 4
 """Of so many samples one is kept out of the choice's fits, to measure errors on."""
 VIEWS = 4
-"""Of each image: itself, mirrored, and two that are moved by a few pixels, each its own way."""
+"""Of an image at most: itself, mirrored, and two that are moved a little, each its own way."""
 MOVED = 0.1
 """Largest share of its sides that an image is moved by."""
 
@@ -42,7 +42,7 @@ class Batches:
     choose, judge
         Two parts: one to choose components on, one to measure errors on.
     refit
-        All samples, and their other views.
+        All samples, and other views where they are few.
     """
 
     choose: tuple[Feeds, ...]
@@ -70,7 +70,7 @@ def gather_batches(data: Dataset, seed: int = 0) -> Batches:
     """
     generator = np.random.default_rng(seed)
     batch = data.classifier.batch or BATCH
-    places = generator.permutation(len(data))[:SAMPLES]
+    places = generator.permutation(len(data))[:SHOWN]
     turn = math.lcm(HELD_OUT, data.classifier.batch or 1)
     if len(places) >= turn:
         places = places[: len(places) // turn * turn]
@@ -86,9 +86,11 @@ def gather_batches(data: Dataset, seed: int = 0) -> Batches:
         raise DataError(f"{data.source.name}: {len(data)} samples fill no batch of {batch}")
     if len(feeds) < JUDGES and data.classifier.batch is None and data.source.uniform:
         feeds = [part for whole in feeds for part in _split(whole)]
-    judge = feeds[JUDGES - 1 :: JUDGES] or feeds
-    choose = [part for i, part in enumerate(feeds) if i % JUDGES != JUDGES - 1]
-    views = VIEWS if _is_image(data) else 1
+    before = np.cumsum([0, *(images_in([part]) for part in feeds)])
+    looked_at = [part for part, count in zip(feeds, before, strict=False) if count < CHOSEN_BY]
+    judge = looked_at[JUDGES - 1 :: JUDGES] or looked_at
+    choose = [part for i, part in enumerate(looked_at) if i % JUDGES != JUDGES - 1]
+    views = max(1, min(VIEWS, round(SHOWN / before[-1]))) if _is_image(data) else 1
     shown = [tuple(_views(part, views, generator, data)) for part in feeds]
     # View by view, so that every eighth image is the same one in each: they are held out together.
     refit = [part for view in zip(*shown, strict=True) for part in view]

@@ -309,25 +309,41 @@ def test_histograms_count_each_image_in_its_fold_class_and_bin() -> None:
     np.testing.assert_array_equal(histograms.counts, want)
 
 
-def test_counts_are_wide_where_they_must_be() -> None:
-    """From 65,536 images on one count could overflow; before, half of the memory is enough."""
+def counted(totals: tuple[int, int, int, int], cut: int) -> Histograms:
+    """So many images of each fold of two classes, all in one bin, in two batches."""
+    entry = np.repeat(np.arange(4), totals)
+    found = Histograms.empty("mean", np.zeros((2, 1)), 2)
+    for part in np.split(entry, [cut]):
+        found = found.add(np.ones((len(part), 2), np.float32), part % 2, part // 2)
+    return found
 
-    def counted(images: int) -> Histograms:
-        found = Histograms.empty("mean", np.zeros((3, 1)), 2)
-        for size in (images - 5, 5):
-            found = found.add(
-                np.ones((size, 3), np.float32), np.ones(size, int), np.zeros(size, int)
-            )
-        return found
 
-    for images, kind in ((65_535, np.uint16), (65_536, np.uint32)):
-        found = counted(images)
+SIZES = st.sampled_from([0, 1, 100, 127, 128, 255, 256, 65_535, 65_536])
+
+
+@given(st.lists(st.tuples(SIZES, SIZES, SIZES, SIZES), min_size=3, max_size=3), st.integers(0, 300))
+@settings(max_examples=25, deadline=None)
+def test_counts_are_as_wide_as_they_must_be(totals: list, cut: int) -> None:
+    """By the most images of a class in a fold alone, in whatever order they were counted."""
+    a, b, c = (counted(one, cut) for one in totals)
+    for found, one in ((a, totals[0]), (a.merge(b), np.add(*totals[:2]))):
+        most = max(one)
+        kind = np.uint8 if most < 256 else np.uint16 if most < 65_536 else np.uint32
         assert found.counts.dtype == kind
-        assert found.images == found.counts[0, 1, 2, 1] == images
-    merged = counted(65_535).merge(counted(10))
-    assert merged.counts.dtype == np.uint32
-    assert merged.counts[0, 1, 0, 1] == 65_545
-    assert counted(20).merge(counted(30)).counts.dtype == np.uint16
+        np.testing.assert_array_equal(found.counts[:, :, 1, 1].reshape(-1), one)
+        assert found.images == sum(one)
+    want = counted(tuple(np.sum(totals, axis=0)), cut).counts
+    for found in (a.merge(b).merge(c), a.merge(b.merge(c)), c.merge(a).merge(b)):
+        np.testing.assert_array_equal(found.counts, want, strict=True)
+
+
+def test_wide_counts_of_few_images_get_narrow() -> None:
+    """As after a merge of files that were written when there were no narrower ones."""
+    few = counted((3, 0, 2, 9), 5)
+    wide = replace(few, counts=few.counts.astype(np.uint32))
+    np.testing.assert_array_equal(wide.merge(wide).counts, few.merge(few).counts, strict=True)
+    batch = np.ones((1, 2), np.float32), np.zeros(1, int), np.zeros(1, int)
+    np.testing.assert_array_equal(wide.add(*batch).counts, few.add(*batch).counts, strict=True)
 
 
 def test_a_value_on_an_edge_lies_in_the_bin_below() -> None:

@@ -39,10 +39,10 @@ class Histograms:
     edges : float64 (C, B - 1)
         Ascending for each channel; bin b holds edges[b - 1] < x <= edges[b]. They are float32
         numbers, as the features are, and are fixed before an image is counted.
-    counts : uint16 or uint32 (2, K, C, B)
+    counts : uint8, uint16 or uint32 (2, K, C, B)
         Images by fold, class, channel and bin. The fold of an image is that of its position in
-        the data set, modulo 2. The type is the narrower one while all images are so few that no
-        count can pass it: these are the largest arrays by far.
+        the data set, modulo 2. The type is the narrowest that holds the most images of any one
+        class and fold, which no count can pass: these are the largest arrays by far.
     """
 
     feature: str
@@ -53,12 +53,18 @@ class Histograms:
     def empty(cls, feature: str, edges: FloatArray, classes: int) -> Histograms:
         """No images counted."""
         shape = (FOLDS, classes, len(edges), edges.shape[1] + 1)
-        return cls(feature, edges, np.zeros(shape, np.uint16))
+        return cls(feature, edges, np.zeros(shape, np.uint8))
+
+    @property
+    def totals(self) -> npt.NDArray[np.int64]:
+        """Images by fold and class (2, K); every channel counts all of them."""
+        total: npt.NDArray[np.int64] = self.counts[:, :, :1].sum(axis=(2, 3), dtype=np.int64)
+        return total
 
     @property
     def images(self) -> int:
-        """How many were counted; every channel counts all of them."""
-        return int(self.counts[:, :, :1].sum(dtype=np.int64))
+        """How many were counted."""
+        return int(self.totals.sum())
 
     def merge(self, other: Histograms) -> Histograms:
         """The counts of both sets of images together.
@@ -73,7 +79,7 @@ class Histograms:
                 "histograms with different edges can't be merged: calibrate the second with "
                 "`--edges` and the first moments file"
             )
-        kind = _kind_for(self.images + other.images)
+        kind = _kind_for(self.totals + other.totals)
         return replace(self, counts=np.add(self.counts, other.counts, dtype=kind))
 
     @cached_property
@@ -98,9 +104,11 @@ class Histograms:
         index : (N,)
             Position of each image in the data set.
         """
-        counts: Counts = self.counts.astype(_kind_for(self.images + len(values)), copy=False)
-        _, number, channels, bins = counts.shape
-        row = ((index % FOLDS) * number + classes)[:, None] * channels
+        _, number, channels, bins = self.counts.shape
+        entry = (index % FOLDS) * number + classes
+        totals = self.totals.reshape(-1) + np.bincount(entry, minlength=FOLDS * number)
+        counts: Counts = self.counts.astype(_kind_for(totals), copy=False)
+        row = entry[:, None] * channels
         flat, one = counts.reshape(-1), counts.dtype.type(1)
         for start in range(0, channels, WIDTH):
             some = slice(start, start + WIDTH)
@@ -110,9 +118,9 @@ class Histograms:
         return self if counts is self.counts else replace(self, counts=counts)
 
 
-def _kind_for(images: int) -> type[np.uint16] | type[np.uint32]:
-    """The narrowest type in which no count of so many images overflows."""
-    return np.uint16 if images <= np.iinfo(np.uint16).max else np.uint32
+def _kind_for(totals: npt.NDArray[np.int64]) -> np.dtype[np.unsignedinteger[Any]]:
+    """The narrowest type for counts of so many images of each fold and class."""
+    return np.min_scalar_type(int(totals.max(initial=0)))
 
 
 def bin_of(values: npt.NDArray[np.float32], edges: FloatArray) -> npt.NDArray[np.uint8]:

@@ -34,7 +34,7 @@ METADATA_KEY = "discedit.moments"
 MOST = 2**48
 """No count, length or number of images in a file is larger; products of a few can't overflow."""
 
-COUNTS = ("U16", "U32")
+COUNTS = ("U8", "U16", "U32")
 """Types that images in bins are counted in."""
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]

@@ -346,6 +346,19 @@ def test_wide_counts_of_few_images_get_narrow() -> None:
     np.testing.assert_array_equal(wide.add(*batch).counts, few.add(*batch).counts, strict=True)
 
 
+def test_edges_are_kept_as_they_are_compared() -> None:
+    """In single precision and edge by edge, whatever comes; bounds get the same numbers, wide."""
+    edges = np.sort(np.random.default_rng(3).normal(size=(4, 5)), axis=1)
+    kept = Histograms.empty("mean", edges, 1)
+    assert kept.edges.dtype == np.float32
+    assert kept.edges.T.flags.c_contiguous
+    assert quantile_edges(edges).T.flags.c_contiguous
+    wide = kept.wide_edges(slice(1, 3))
+    assert wide.flags.c_contiguous
+    want = edges.astype(np.float32).astype(np.float64)[1:3]
+    np.testing.assert_array_equal(wide, want, strict=True)
+
+
 def test_a_value_on_an_edge_lies_in_the_bin_below() -> None:
     edges = np.array([[0.0, 0.0, 0.5, 1.0]])
     histograms = Histograms.empty("mean", edges, 1)

@@ -203,8 +203,11 @@ def test_load_names_a_format_that_it_does_not_know(tmp_path: Path) -> None:
         ({}, {"class_index": np.array([0, 1, 2, 2])}),
         ({}, {"class_index": np.array([0, 1, 2, -2])}),
         ({}, {"histogram_edges": None}),
-        ({}, {"histogram_edges": EDGES[:, ::-1]}),
-        ({}, {"histogram_edges": EDGES[:, 1:]}),
+        ({}, {"histogram_edges": EDGES.astype(np.float64)[:, ::-1]}),
+        ({}, {"histogram_edges": EDGES.astype(np.float64)[:, 1:]}),
+        ({}, {"histogram_edges": EDGES}),
+        ({}, {"histogram_edges": EDGES + np.array([0.0] * 6 + [1e-9])}),
+        ({}, {"histogram_edges": EDGES + np.array([0.0] * 6 + [1e300])}),
         ({}, {"histogram_edges": np.ones(5)}),
         ({}, {"histogram_edges": np.ones((5, 0))}),
         ({}, {"histogram_counts": np.full((2, 4, 5, 8), 100, np.uint32)}),
@@ -386,6 +389,6 @@ def test_a_file_that_can_not_be_opened(tmp_path: Path) -> None:
 
 def test_histograms_without_a_single_edge(tmp_path: Path) -> None:
     """One bin for everything is of no use, but it is a histogram."""
-    one = replace(empty(), histograms=Histograms.empty("mean", np.empty((5, 0)), 4))
+    one = replace(empty(), histograms=Histograms.empty("mean", np.empty((5, 0), np.float32), 4))
     one.save(tmp_path / "m")
     check_equal(load_moments(tmp_path / "m"), one)

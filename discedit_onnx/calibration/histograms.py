@@ -13,15 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from .sums import blocks
 
 BINS = 64
 """Bins of each channel, the two that are open at one end included."""
 
 FOLDS = 2
 """A witness can be learned on one fold of the images and certified on the other."""
-
-WIDTH = 4096
-"""Channels that are worked on at a time; what is made on the way stays in the processor's cache."""
 
 Edges = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.unsignedinteger[Any]]
@@ -109,10 +107,9 @@ class Histograms:
         counts: Counts = self.counts.astype(_kind_for(totals), copy=False)
         row = entry[:, None] * channels
         flat, one = counts.reshape(-1), counts.dtype.type(1)
-        for start in range(0, channels, WIDTH):
-            some = slice(start, start + WIDTH)
+        for some in blocks(len(values), channels):
             found = bin_of(values[:, some], self.edges[some])
-            place = (row + np.arange(start, start + found.shape[1])) * bins + found
+            place = (row + np.arange(channels)[some]) * bins + found
             np.add.at(flat, place.reshape(-1), one)
         return self if counts is self.counts else replace(self, counts=counts)
 
@@ -138,8 +135,7 @@ def quantile_edges(values: npt.NDArray[np.floating], bins: int = BINS) -> Edges:
     """Edges (C, bins - 1) at evenly spaced quantiles of a first few images' values (N, C)."""
     shares = np.arange(1, bins) / bins
     edges = np.empty((bins - 1, values.shape[1]), np.float32)
-    for start in range(0, edges.shape[1], WIDTH):
-        some = slice(start, start + WIDTH)
+    for some in blocks(*values.shape):
         edges[:, some] = np.quantile(values[:, some].astype(np.float64), shares, axis=0)
     return edges.T
 

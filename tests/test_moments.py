@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -390,10 +391,24 @@ def test_accuracy_is_unknown_where_labels_are_the_models_own() -> None:
     assert replace(empty(), correct=0).accuracy is None
 
 
+def test_moments_are_in_memory_once() -> None:
+    """Those of no images take nothing, and an accumulator keeps its own copy alone."""
+    taps = (Tap("relu", 1, 20_000, 4),)
+    edges = np.zeros((20_000, 7), np.float32)
+    tracemalloc.start()
+    start = Moments.empty(taps, CLASSES, "0" * 64, features=FEATURES)
+    assert tracemalloc.get_traced_memory()[0] < start.nbytes / 10
+    start = replace(start, histograms=Histograms.empty("mean", edges, len(CLASSES)))
+    gathered, size = Accumulator(start), start.nbytes
+    del start
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < 1.1 * size
+    assert gathered.moments.nbytes == size
+
+
 def test_an_update_does_not_copy_what_it_does_not_touch() -> None:
     """With 1,000 classes, a batch of 16 images must not cost 1,000 classes' worth of copies."""
-    import tracemalloc
-
     names = [str(k) for k in range(1000)]
     start = Moments.empty((Tap("relu", 1, 200, 4),), names, "0" * 64, features=FEATURES)
     gathered = Accumulator(start)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from test_moments import EDGES, FEATURES, TAPS, assert_close, complete, empty, images
 
+from discedit_onnx.calibration.accumulator import Accumulator
 from discedit_onnx.calibration.histograms import Histograms
 from discedit_onnx.calibration.moments import Moments
 from discedit_onnx.calibration.storage import METADATA_KEY, load_moments
@@ -71,7 +72,7 @@ def test_counts_of_every_width_come_back(tmp_path: Path, kind: type) -> None:
 def test_saving_takes_no_memory_of_the_size_of_the_file(tmp_path: Path) -> None:
     """A checkpoint is written while the model is in memory too."""
     taps = (Tap("relu", 1, 20_000, 4),)
-    moments = Moments.empty(taps, ["a", "b"], "0" * 64, features=FEATURES)
+    moments = Accumulator(Moments.empty(taps, ["a", "b"], "0" * 64, features=FEATURES)).moments
     tracemalloc.start()
     moments.save(tmp_path / "m.safetensors")
     peak = tracemalloc.get_traced_memory()[1]

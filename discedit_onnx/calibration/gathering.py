@@ -246,6 +246,7 @@ def gather(
     if found is None:
         found = run.begin(run.edges(model) if edges is None else edges), 0
     gathered, done = Accumulator(found[0]), found[1]
+    del found  # its arrays were copied
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals_deferred()) if checkpoint is not None else None
         adder = stack.enter_context(ThreadPoolExecutor(1, "discedit-moments"))

@@ -36,11 +36,11 @@ class Sums:
 
     @classmethod
     def zeros(cls, classes: int, channels: int, size: int) -> Sums:
-        """The sums of no images."""
+        """The sums of no images; read-only, and one zero in memory, whatever the shape."""
         return cls(
             np.zeros(classes, np.int64),
-            np.zeros((classes, channels, size)),
-            np.zeros((classes, channels, size, size)),
+            np.broadcast_to(0.0, (classes, channels, size)),
+            np.broadcast_to(0.0, (classes, channels, size, size)),
         )
 
     def of(self, which: int | npt.NDArray[np.integer]) -> Sums:

@@ -152,7 +152,8 @@ def simulate(
     pilot = np.concatenate([family.p(rng, half), family.q(rng, half)], axis=1)
     edges = quantile_edges(pilot.T)
     shape = (simulations, size)
-    return histograms(family.p(rng, shape), edges), histograms(family.q(rng, shape), edges), edges
+    p, q = (histograms(law(rng, shape), edges) for law in (family.p, family.q))
+    return p, q, edges.astype(np.float64, order="C")
 
 
 def plug_in(name: str, counts_p: np.ndarray, counts_q: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -309,25 +310,54 @@ def test_histograms_count_each_image_in_its_fold_class_and_bin() -> None:
     np.testing.assert_array_equal(histograms.counts, want)
 
 
-def test_counts_are_wide_where_they_must_be() -> None:
-    """From 65,536 images on one count could overflow; before, half of the memory is enough."""
+def counted(totals: tuple[int, int, int, int], cut: int) -> Histograms:
+    """So many images of each fold of two classes, all in one bin, in two batches."""
+    entry = np.repeat(np.arange(4), totals)
+    found = Histograms.empty("mean", np.zeros((2, 1)), 2)
+    for part in np.split(entry, [cut]):
+        found = found.add(np.ones((len(part), 2), np.float32), part % 2, part // 2)
+    return found
 
-    def counted(images: int) -> Histograms:
-        found = Histograms.empty("mean", np.zeros((3, 1)), 2)
-        for size in (images - 5, 5):
-            found = found.add(
-                np.ones((size, 3), np.float32), np.ones(size, int), np.zeros(size, int)
-            )
-        return found
 
-    for images, kind in ((65_535, np.uint16), (65_536, np.uint32)):
-        found = counted(images)
+SIZES = st.sampled_from([0, 1, 100, 127, 128, 255, 256, 65_535, 65_536])
+
+
+@given(st.lists(st.tuples(SIZES, SIZES, SIZES, SIZES), min_size=3, max_size=3), st.integers(0, 300))
+@settings(max_examples=25, deadline=None)
+def test_counts_are_as_wide_as_they_must_be(totals: list, cut: int) -> None:
+    """By the most images of a class in a fold alone, in whatever order they were counted."""
+    a, b, c = (counted(one, cut) for one in totals)
+    for found, one in ((a, totals[0]), (a.merge(b), np.add(*totals[:2]))):
+        most = max(one)
+        kind = np.uint8 if most < 256 else np.uint16 if most < 65_536 else np.uint32
         assert found.counts.dtype == kind
-        assert found.images == found.counts[0, 1, 2, 1] == images
-    merged = counted(65_535).merge(counted(10))
-    assert merged.counts.dtype == np.uint32
-    assert merged.counts[0, 1, 0, 1] == 65_545
-    assert counted(20).merge(counted(30)).counts.dtype == np.uint16
+        np.testing.assert_array_equal(found.counts[:, :, 1, 1].reshape(-1), one)
+        assert found.images == sum(one)
+    want = counted(tuple(np.sum(totals, axis=0)), cut).counts
+    for found in (a.merge(b).merge(c), a.merge(b.merge(c)), c.merge(a).merge(b)):
+        np.testing.assert_array_equal(found.counts, want, strict=True)
+
+
+def test_wide_counts_of_few_images_get_narrow() -> None:
+    """As after a merge of files that were written when there were no narrower ones."""
+    few = counted((3, 0, 2, 9), 5)
+    wide = replace(few, counts=few.counts.astype(np.uint32))
+    np.testing.assert_array_equal(wide.merge(wide).counts, few.merge(few).counts, strict=True)
+    batch = np.ones((1, 2), np.float32), np.zeros(1, int), np.zeros(1, int)
+    np.testing.assert_array_equal(wide.add(*batch).counts, few.add(*batch).counts, strict=True)
+
+
+def test_edges_are_kept_as_they_are_compared() -> None:
+    """In single precision and edge by edge, whatever comes; bounds get the same numbers, wide."""
+    edges = np.sort(np.random.default_rng(3).normal(size=(4, 5)), axis=1)
+    kept = Histograms.empty("mean", edges, 1)
+    assert kept.edges.dtype == np.float32
+    assert kept.edges.T.flags.c_contiguous
+    assert quantile_edges(edges).T.flags.c_contiguous
+    wide = kept.wide_edges(slice(1, 3))
+    assert wide.flags.c_contiguous
+    want = edges.astype(np.float32).astype(np.float64)[1:3]
+    np.testing.assert_array_equal(wide, want, strict=True)
 
 
 def test_a_value_on_an_edge_lies_in_the_bin_below() -> None:
@@ -361,10 +391,24 @@ def test_accuracy_is_unknown_where_labels_are_the_models_own() -> None:
     assert replace(empty(), correct=0).accuracy is None
 
 
+def test_moments_are_in_memory_once() -> None:
+    """Those of no images take nothing, and an accumulator keeps its own copy alone."""
+    taps = (Tap("relu", 1, 20_000, 4),)
+    edges = np.zeros((20_000, 7), np.float32)
+    tracemalloc.start()
+    start = Moments.empty(taps, CLASSES, "0" * 64, features=FEATURES)
+    assert tracemalloc.get_traced_memory()[0] < start.nbytes / 10
+    start = replace(start, histograms=Histograms.empty("mean", edges, len(CLASSES)))
+    gathered, size = Accumulator(start), start.nbytes
+    del start
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < 1.1 * size
+    assert gathered.moments.nbytes == size
+
+
 def test_an_update_does_not_copy_what_it_does_not_touch() -> None:
     """With 1,000 classes, a batch of 16 images must not cost 1,000 classes' worth of copies."""
-    import tracemalloc
-
     names = [str(k) for k in range(1000)]
     start = Moments.empty((Tap("relu", 1, 200, 4),), names, "0" * 64, features=FEATURES)
     gathered = Accumulator(start)

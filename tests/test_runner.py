@@ -330,6 +330,17 @@ def test_a_broken_model_is_no_missing_cuda():
         open_session(proto, "cuda")
 
 
+def test_a_shared_session_leaves_processor_and_memory_to_others():
+    with (
+        open_session(classifier(), "cpu", shared=True) as shared,
+        open_session(classifier(), "cpu") as alone,
+    ):
+        found, other = (one.inner.get_session_options() for one in (shared, alone))
+    assert found.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert not found.enable_mem_pattern
+    assert other.enable_mem_pattern
+
+
 def test_large_weights_travel_beside_the_model():
     """So models of any size run, with no temporary file and no copy of the model's bytes."""
     proto = classifier(channels=64)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from test_moments import EDGES, FEATURES, TAPS, assert_close, complete, empty, images
 
+from discedit_onnx.calibration.accumulator import Accumulator
 from discedit_onnx.calibration.histograms import Histograms
 from discedit_onnx.calibration.moments import Moments
 from discedit_onnx.calibration.storage import METADATA_KEY, load_moments
@@ -57,23 +58,21 @@ def test_round_trip(tmp_path: Path, of) -> None:
     assert_close(more, moments.update(*images(12)))
 
 
-def test_counts_of_either_width_come_back(tmp_path: Path) -> None:
-    narrow = full(15)
-    assert narrow.histograms is not None
-    counts = narrow.histograms.counts
-    wide = replace(narrow, histograms=replace(narrow.histograms, counts=counts.astype(np.uint32)))
-    for moments, kind in ((narrow, np.uint16), (wide, np.uint32)):
-        moments.save(tmp_path / "m.safetensors")
-        found = load_moments(tmp_path / "m.safetensors")
-        check_equal(found, moments)
-        assert found.histograms is not None
-        assert found.histograms.counts.dtype == kind
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
+def test_counts_of_every_width_come_back(tmp_path: Path, kind: type) -> None:
+    moments = full(15)
+    assert moments.histograms is not None
+    assert moments.histograms.counts.dtype == np.uint8
+    counts = moments.histograms.counts.astype(kind)
+    moments = replace(moments, histograms=replace(moments.histograms, counts=counts))
+    moments.save(tmp_path / "m.safetensors")
+    check_equal(load_moments(tmp_path / "m.safetensors"), moments)
 
 
 def test_saving_takes_no_memory_of_the_size_of_the_file(tmp_path: Path) -> None:
     """A checkpoint is written while the model is in memory too."""
     taps = (Tap("relu", 1, 20_000, 4),)
-    moments = Moments.empty(taps, ["a", "b"], "0" * 64, features=FEATURES)
+    moments = Accumulator(Moments.empty(taps, ["a", "b"], "0" * 64, features=FEATURES)).moments
     tracemalloc.start()
     moments.save(tmp_path / "m.safetensors")
     peak = tracemalloc.get_traced_memory()[1]
@@ -205,11 +204,16 @@ def test_load_names_a_format_that_it_does_not_know(tmp_path: Path) -> None:
         ({}, {"class_index": np.array([0, 1, 2, 2])}),
         ({}, {"class_index": np.array([0, 1, 2, -2])}),
         ({}, {"histogram_edges": None}),
-        ({}, {"histogram_edges": EDGES[:, ::-1]}),
-        ({}, {"histogram_edges": EDGES[:, 1:]}),
+        ({}, {"histogram_edges": EDGES.astype(np.float64)[:, ::-1]}),
+        ({}, {"histogram_edges": EDGES.astype(np.float64)[:, 1:]}),
+        ({}, {"histogram_edges": EDGES}),
+        ({}, {"histogram_edges": EDGES + np.array([0.0] * 6 + [1e-9])}),
+        ({}, {"histogram_edges": EDGES + np.array([0.0] * 6 + [1e300])}),
         ({}, {"histogram_edges": np.ones(5)}),
         ({}, {"histogram_edges": np.ones((5, 0))}),
         ({}, {"histogram_counts": np.full((2, 4, 5, 8), 100, np.uint32)}),
+        ({}, {"histogram_counts": np.ones((2, 4, 5, 8), np.uint64)}),
+        ({}, {"histogram_counts": np.ones((2, 4, 5, 8), np.int8)}),
         ({}, {"histogram_counts": np.arange(320, dtype=np.uint32).reshape(2, 4, 5, 8)}),
         ({}, {"second_comoment.1": None}),
         ({}, {"second_comoment.1": np.ones((3, 3))}),
@@ -386,6 +390,6 @@ def test_a_file_that_can_not_be_opened(tmp_path: Path) -> None:
 
 def test_histograms_without_a_single_edge(tmp_path: Path) -> None:
     """One bin for everything is of no use, but it is a histogram."""
-    one = replace(empty(), histograms=Histograms.empty("mean", np.empty((5, 0)), 4))
+    one = replace(empty(), histograms=Histograms.empty("mean", np.empty((5, 0), np.float32), 4))
     one.save(tmp_path / "m")
     check_equal(load_moments(tmp_path / "m"), one)

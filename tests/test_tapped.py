@@ -10,7 +10,7 @@ from tiny_models import HEIGHT, TAPS, WIDTH, classifier
 
 from discedit_onnx.calibration.session import open_session
 from discedit_onnx.calibration.tapped import fill_up, open_tapped
-from discedit_onnx.calibration.taps import FEATURES, Tap
+from discedit_onnx.calibration.taps import FEATURES, GATHERED, Tap, augment
 
 
 def images(count: int) -> dict[str, np.ndarray]:
@@ -211,3 +211,18 @@ def test_a_row_without_a_token_is_all_zeros_and_does_no_harm():
         found = tapped.observe(tokens([0, 3])).features
     assert (found[0] == 0).all()
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("features", [(name,) for name in FEATURES] + [GATHERED, FEATURES])
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("opset", [17, 18])
+def test_every_node_is_read(opset, features, second):
+    """ONNX Runtime runs what nothing reads first, and keeps all tapped tensors until it is done."""
+    for model, taps in ((classifier(opset), GRIDS), (sequence(opset), TOKENS)):
+        graph = augment(model, taps, features, second=second).graph
+        inside = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+        nodes = [node for part in (graph, *inside) for node in part.node]
+        read = {name for node in nodes for name in node.input}
+        read |= {value.name for part in (graph, *inside) for value in part.output}
+        idle = [node.output[0] for node in nodes if read.isdisjoint(node.output)]
+        assert not idle

@@ -12,7 +12,7 @@ from ..errors import DataError
 from .histograms import Histograms
 from .moments import POOLED, Moments
 from .second import SecondMoments
-from .sums import GrowingSums
+from .sums import GrowingSums, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,9 @@ class Accumulator:
             for name, part in start.second.items()
         }
         self._correct = start.correct
-        self._start = start
+        # What they are of; the arrays that were copied need not stay in memory with the copies.
+        size = start.mean.shape
+        self._start = replace(start, histograms=None, second={}, **vars(Sums.zeros(*size)))
         kept = np.flatnonzero(start.class_index != POOLED)
         self._kept = kept[np.argsort(start.class_index[kept])]
         pooled = np.flatnonzero(start.class_index == POOLED)

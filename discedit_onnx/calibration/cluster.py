@@ -17,12 +17,10 @@ from .tapped import TappedModel, open_tapped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
     from ..model import Model
     from .data import Dataset
     from .gathering import Run
+    from .histograms import Edges
     from .runner import Progress
     from .taps import Tap
 
@@ -162,13 +160,13 @@ def _distributed() -> Any:
     return importlib.import_module("distributed")
 
 
-def _edges(task: Task) -> npt.NDArray[np.float64] | None:
+def _edges(task: Task) -> Edges | None:
     """On a worker: the edges for all of them."""
     run, tapped = task.run(Shard())
     return run.edges(tapped)
 
 
-def _gather(task: Task, edges: npt.NDArray[np.float64] | None, shard: Shard) -> Moments:
+def _gather(task: Task, edges: Edges | None, shard: Shard) -> Moments:
     """On a worker: the moments of a shard."""
     run, tapped = task.run(shard)
     return replace(gather(run, tapped, edges=edges), facts=facts_of(run, tapped))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..model import Model
     from .checkpoint import Asked, Checkpoint
     from .data import Batch, Dataset
+    from .histograms import Edges
     from .keeping import Kept
     from .runner import Progress
     from .tapped import Observed, TappedModel
@@ -91,14 +92,14 @@ class Wanted:
         Second moments of each tensor's channels too.
     classes
         The classes to keep one by one, all if there are none; see `keeping.what_to_keep`.
-    edges : float64 (C, B - 1), or None
+    edges : float32 (C, B - 1), or None
         Edges of the histograms; None makes them of a first few samples.
     """
 
     features: tuple[str, ...] = GATHERED
     second: bool = False
     classes: tuple[int, ...] = ()
-    edges: npt.NDArray[np.float64] | None = None
+    edges: Edges | None = None
 
 
 EVERYTHING = Shard()
@@ -150,7 +151,7 @@ class Run:
         """The samples that make the edges; the same for every shard."""
         return self.data.take(pilot_of(len(self.data)))
 
-    def edges(self, model: TappedModel) -> npt.NDArray[np.float64] | None:
+    def edges(self, model: TappedModel) -> Edges | None:
         """Edges of the histograms, given or made; None if there are to be none."""
         if not self.kept.histograms or not self.start.taps:
             return None
@@ -161,7 +162,7 @@ class Run:
         values = [found.features[:, :, position] for _, found in seen]
         return quantile_edges(np.concatenate(values))
 
-    def begin(self, edges: npt.NDArray[np.float64] | None) -> Moments:
+    def begin(self, edges: Edges | None) -> Moments:
         """The moments of no samples, with edges to count between."""
         if edges is None:
             return self.start
@@ -211,7 +212,7 @@ def gather(
     run: Run,
     model: TappedModel,
     *,
-    edges: npt.NDArray[np.float64] | None = None,
+    edges: Edges | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Moments:
@@ -245,6 +246,7 @@ def gather(
     if found is None:
         found = run.begin(run.edges(model) if edges is None else edges), 0
     gathered, done = Accumulator(found[0]), found[1]
+    del found  # its arrays were copied
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals_deferred()) if checkpoint is not None else None
         adder = stack.enter_context(ThreadPoolExecutor(1, "discedit-moments"))

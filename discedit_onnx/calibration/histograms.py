@@ -7,13 +7,13 @@ any assumption: what is certified about a class is certified on them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from .sums import blocks
 
 BINS = 64
 """Bins of each channel, the two that are open at one end included."""
@@ -21,10 +21,7 @@ BINS = 64
 FOLDS = 2
 """A witness can be learned on one fold of the images and certified on the other."""
 
-WIDTH = 4096
-"""Channels that are worked on at a time; what is made on the way stays in the processor's cache."""
-
-FloatArray = npt.NDArray[np.float64]
+Edges = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -36,29 +33,40 @@ class Histograms:
     ----------
     feature
         Name of the feature that is counted.
-    edges : float64 (C, B - 1)
-        Ascending for each channel; bin b holds edges[b - 1] < x <= edges[b]. They are float32
-        numbers, as the features are, and are fixed before an image is counted.
-    counts : uint16 or uint32 (2, K, C, B)
+    edges : float32 (C, B - 1)
+        Ascending for each channel; bin b holds edges[b - 1] < x <= edges[b]. They are fixed
+        before an image is counted. Channels lie next to each other in memory, for values are
+        compared with one edge of each at a time.
+    counts : uint8, uint16 or uint32 (2, K, C, B)
         Images by fold, class, channel and bin. The fold of an image is that of its position in
-        the data set, modulo 2. The type is the narrower one while all images are so few that no
-        count can pass it: these are the largest arrays by far.
+        the data set, modulo 2. The type is the narrowest that holds the most images of any one
+        class and fold, which no count can pass: these are the largest arrays by far.
     """
 
     feature: str
-    edges: FloatArray
+    edges: Edges
     counts: Counts
 
     @classmethod
-    def empty(cls, feature: str, edges: FloatArray, classes: int) -> Histograms:
+    def empty(cls, feature: str, edges: npt.NDArray[np.floating], classes: int) -> Histograms:
         """No images counted."""
         shape = (FOLDS, classes, len(edges), edges.shape[1] + 1)
-        return cls(feature, edges, np.zeros(shape, np.uint16))
+        return cls(feature, np.asfortranarray(edges, np.float32), np.zeros(shape, np.uint8))
+
+    @property
+    def totals(self) -> npt.NDArray[np.int64]:
+        """Images by fold and class (2, K); every channel counts all of them."""
+        total: npt.NDArray[np.int64] = self.counts[:, :, :1].sum(axis=(2, 3), dtype=np.int64)
+        return total
 
     @property
     def images(self) -> int:
-        """How many were counted; every channel counts all of them."""
-        return int(self.counts[:, :, :1].sum(dtype=np.int64))
+        """How many were counted."""
+        return int(self.totals.sum())
+
+    def wide_edges(self, channels: slice) -> npt.NDArray[np.float64]:
+        """Edges of some channels, in the precision and the order that bounds are computed in."""
+        return self.edges[channels].astype(np.float64, order="C")
 
     def merge(self, other: Histograms) -> Histograms:
         """The counts of both sets of images together.
@@ -73,13 +81,8 @@ class Histograms:
                 "histograms with different edges can't be merged: calibrate the second with "
                 "`--edges` and the first moments file"
             )
-        kind = _kind_for(self.images + other.images)
+        kind = _kind_for(self.totals + other.totals)
         return replace(self, counts=np.add(self.counts, other.counts, dtype=kind))
-
-    @cached_property
-    def _narrow(self) -> npt.NDArray[np.float32]:
-        """The edges (B - 1, C), as values are compared with them."""
-        return np.ascontiguousarray(self.edges.T, np.float32)
 
     def add(
         self,
@@ -98,48 +101,43 @@ class Histograms:
         index : (N,)
             Position of each image in the data set.
         """
-        counts: Counts = self.counts.astype(_kind_for(self.images + len(values)), copy=False)
-        _, number, channels, bins = counts.shape
-        row = ((index % FOLDS) * number + classes)[:, None] * channels
+        _, number, channels, bins = self.counts.shape
+        entry = (index % FOLDS) * number + classes
+        totals = self.totals.reshape(-1) + np.bincount(entry, minlength=FOLDS * number)
+        counts: Counts = self.counts.astype(_kind_for(totals), copy=False)
+        row = entry[:, None] * channels
         flat, one = counts.reshape(-1), counts.dtype.type(1)
-        for start in range(0, channels, WIDTH):
-            some = slice(start, start + WIDTH)
-            found = _bins(values[:, some], self._narrow[:, some])
-            place = (row + np.arange(start, start + found.shape[1])) * bins + found
+        for some in blocks(len(values), channels):
+            found = bin_of(values[:, some], self.edges[some])
+            place = (row + np.arange(channels)[some]) * bins + found
             np.add.at(flat, place.reshape(-1), one)
         return self if counts is self.counts else replace(self, counts=counts)
 
 
-def _kind_for(images: int) -> type[np.uint16] | type[np.uint32]:
-    """The narrowest type in which no count of so many images overflows."""
-    return np.uint16 if images <= np.iinfo(np.uint16).max else np.uint32
+def _kind_for(totals: npt.NDArray[np.int64]) -> np.dtype[np.unsignedinteger[Any]]:
+    """The narrowest type for counts of so many images of each fold and class."""
+    return np.min_scalar_type(int(totals.max(initial=0)))
 
 
-def bin_of(values: npt.NDArray[np.float32], edges: FloatArray) -> npt.NDArray[np.uint8]:
-    """The bin of each value (N, C) between edges (C, B - 1)."""
-    return _bins(values, np.ascontiguousarray(edges.T, np.float32))
-
-
-def _bins(values: npt.NDArray[np.float32], edges: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """The bin of each value (N, C) between edges (B - 1, C).
+def bin_of(values: npt.NDArray[np.float32], edges: Edges) -> npt.NDArray[np.uint8]:
+    """The bin of each value (N, C) between edges (C, B - 1).
 
     One comparison with each edge for all values at once: the processor does many of them in one
     step, where a binary search would gather them one by one.
     """
     found = np.zeros(values.shape, np.uint8)
-    for edge in edges:
+    for edge in edges.T:
         found += values > edge
     return found
 
 
-def quantile_edges(values: npt.NDArray[np.floating], bins: int = BINS) -> FloatArray:
+def quantile_edges(values: npt.NDArray[np.floating], bins: int = BINS) -> Edges:
     """Edges (C, bins - 1) at evenly spaced quantiles of a first few images' values (N, C)."""
     shares = np.arange(1, bins) / bins
-    edges = np.empty((values.shape[1], bins - 1))
-    for start in range(0, len(edges), WIDTH):
-        some = values[:, start : start + WIDTH].astype(np.float64)
-        edges[start : start + WIDTH] = np.quantile(some, shares, axis=0).T.astype(np.float32)
-    return edges
+    edges = np.empty((bins - 1, values.shape[1]), np.float32)
+    for some in blocks(*values.shape):
+        edges[:, some] = np.quantile(values[:, some].astype(np.float64), shares, axis=0)
+    return edges.T
 
 
 def pilot_of(total: int, most: int = 64) -> npt.NDArray[np.int64]:

@@ -49,7 +49,7 @@ class Kept:
         """Size of moments of so many channels, however many images are counted."""
         size = len(self.features)
         entry = 8 * size * (1 + size) + (4 * FOLDS * BINS if self.histograms else 0)
-        edges = 8 * (BINS - 1) if self.histograms else 0
+        edges = 4 * (BINS - 1) if self.histograms else 0
         return channels * (len(self.class_names) * entry + edges)
 
 

@@ -29,6 +29,9 @@ LOWEST = -3.4e38
 AXES_AS_INPUT = 18
 """Opset from which ReduceMean and ReduceMax take axes as an input; before, as an attribute."""
 
+SPARSE = frozenset(("mean_square", "positive"))
+"""Statistics of a grid of positions; the others are of all."""
+
 MASKS = frozenset(("attention_mask", "input_mask", "mask", "padding_mask", "token_mask"))
 """Inputs (N, tokens) of these names are 1 where there is a token and 0 where a batch is padded."""
 
@@ -84,14 +87,18 @@ class Places:
         """Nodes that compute `{stem}_mean` and the like.
 
         The cast is there for narrower and wider types than float32; where there is nothing to
-        cast, ONNX Runtime drops it before it looks at anything else.
+        cast, ONNX Runtime drops it before it looks at anything else. No node is there that none of
+        the names needs: ONNX Runtime runs nodes that nothing reads first, and so the whole network
+        with every tapped tensor in memory at once.
         """
         x, grid = f"{self.stem}_x", self.grid
         nodes = [helper.make_node("Cast", [self.tap.tensor], [x], to=TensorProto.FLOAT)]
-        if grid != x:
+        if grid != x and not SPARSE.isdisjoint(names):
             nodes.append(_picked(x, grid, self.tap.stride))
         if self.masked and self.mask is not None:
             nodes += self._weights(x, self.mask)
+            nodes += self._shares() if set(names) - {"max"} else []
+            nodes += self._truths() if "max" in names else []
         for name in names:
             result = f"{self.stem}_{name}"
             of = f"{result}_of"
@@ -108,7 +115,7 @@ class Places:
         return nodes
 
     def _weights(self, x: str, mask: str) -> list[onnx.NodeProto]:
-        """Nodes that make weights of tokens: (N, T) of 0 and 1, and (N, T, 1) of average 1.
+        """Nodes that make weights of tokens, (N, T) of 0 and 1.
 
         A tensor of another number of tokens than the mask's, as behind a pooling, has none to
         leave out.
@@ -129,7 +136,6 @@ class Places:
             [info(f"{w}_else", TensorProto.FLOAT, None)],
         )
         one = helper.make_tensor("", TensorProto.FLOAT, [1], [1.0])
-        least = helper.make_tensor("", TensorProto.FLOAT, [], [1e-9])
         return [
             helper.make_node("Shape", [x], [f"{w}_shape"]),
             helper.make_node("Constant", [], [f"{w}_first"], value=_ints(0, 1)),
@@ -141,12 +147,25 @@ class Places:
             helper.make_node("Gather", [f"{w}_mask", f"{w}_second"], [f"{w}_length"]),
             helper.make_node("Equal", [f"{w}_tokens", f"{w}_length"], [f"{w}_same"]),
             helper.make_node("If", [f"{w}_same"], [w], then_branch=masked, else_branch=whole),
+            helper.make_node("Constant", [], [f"{w}_column"], value=_ints(0, -1, 1)),
+        ]
+
+    def _shares(self) -> list[onnx.NodeProto]:
+        """Nodes that make of the weights what values are multiplied by: (N, T, 1) of average 1."""
+        w = f"{self.stem}_w"
+        least = helper.make_tensor("", TensorProto.FLOAT, [], [1e-9])
+        return [
             *self._average(w, f"{w}_average", keep=1),
             helper.make_node("Constant", [], [f"{w}_least"], value=least),
             helper.make_node("Max", [f"{w}_average", f"{w}_least"], [f"{w}_divisor"]),
             helper.make_node("Div", [w, f"{w}_divisor"], [f"{w}_shares"]),
-            helper.make_node("Constant", [], [f"{w}_column"], value=_ints(0, -1, 1)),
             helper.make_node("Reshape", [f"{w}_shares", f"{w}_column"], [f"{w}_by_token"]),
+        ]
+
+    def _truths(self) -> list[onnx.NodeProto]:
+        """Nodes that make truth values (N, T, 1) of the weights: which tokens there are."""
+        w = f"{self.stem}_w"
+        return [
             helper.make_node("Reshape", [w, f"{w}_column"], [f"{w}_kept"]),
             helper.make_node("Cast", [f"{w}_kept"], [f"{w}_true"], to=TensorProto.BOOL),
         ]
@@ -263,8 +282,9 @@ class Places:
         They are multiplied by 0, before the mean and after it.
         """
         rows, tokens, weights = self._second("rows"), f"{self.stem}_w", self._second("weights")
-        nodes = self._shapes("by_image", "flat", "row", "upright")
+        nodes = self._shapes("by_image", "flat", "upright")
         if self.padded:
+            nodes += self._shapes("row")
             nodes.append(helper.make_node("Reshape", [ROWS, self._second("row")], [rows]))
         if self.padded and self.masked:
             nodes.append(helper.make_node("Mul", [rows, tokens], [weights]))

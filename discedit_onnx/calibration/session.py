@@ -151,8 +151,9 @@ def open_session(
         an 8-bit kernel: those saturate on some processors, round what the graph does not, and take
         it that a bias has the scale that they expect.
     shared
-        Whether other threads of this process need the processor meanwhile: ONNX Runtime's own then
-        sleep where they have to wait, and do not spin.
+        Whether the rest of this process needs processor and memory meanwhile: ONNX Runtime's
+        threads then sleep where they have to wait, and do not spin; and, on the CPU, it lays no
+        block by for each shape of batch, which takes as much again as the first run took.
     lanes
         How many runs there are at a time on the CPU, each of which gets its share of the cores.
 
@@ -169,8 +170,7 @@ def open_session(
         raise UsageError(f"--device {device}: no such device; use auto, cpu, cuda or cuda:N")
     ort = import_onnxruntime()
     parts = model if isinstance(model, Weightless) else weightless(model)
-    settings = {AS_WRITTEN: "1"} if as_written else {}
-    settings |= {SPINNING: "0"} if shared else {}
+    settings = {"as_written": as_written, "shared": shared}
     if providers:
         return _open_on_providers(ort, parts, providers, settings)
     if device != "cpu":
@@ -231,15 +231,19 @@ def create_session(
     providers: Sequence[Any],
     *,
     weights: Mapping[str, npt.NDArray[Any]] | None = None,
-    settings: Mapping[str, str] | None = None,
+    as_written: bool = False,
+    shared: bool = False,
     threads: int | None = None,
 ) -> Any:
     """An `InferenceSession` that prints no warnings and never changes its providers by itself."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = _threads() if threads is None else threads
-    for key, value in (settings or {}).items():
-        options.add_session_config_entry(key, value)
+    if as_written:
+        options.add_session_config_entry(AS_WRITTEN, "1")
+    if shared:
+        options.add_session_config_entry(SPINNING, "0")
+        options.enable_mem_pattern = list(providers) != [CPU]
     if weights:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
@@ -266,17 +270,17 @@ def _create(
     ort: ModuleType,
     model: Weightless,
     providers: Sequence[Any],
-    settings: Mapping[str, str],
+    settings: Mapping[str, bool],
     lanes: int = 1,
 ) -> Any:
     return create_session(
-        ort, _serialised(model.proto), providers, weights=model.weights, settings=settings,
+        ort, _serialised(model.proto), providers, weights=model.weights, **settings,
         threads=max(1, cores() // lanes) if lanes > 1 else _threads(),
     )  # fmt: skip
 
 
 def _open_on_cpu(
-    ort: ModuleType, model: Weightless, settings: Mapping[str, str], lanes: int = 1
+    ort: ModuleType, model: Weightless, settings: Mapping[str, bool], lanes: int = 1
 ) -> Any:
     try:
         return _create(ort, model, [CPU], settings, lanes)
@@ -285,7 +289,7 @@ def _open_on_cpu(
 
 
 def _open_on_cuda(
-    ort: ModuleType, model: Weightless, index: int, settings: Mapping[str, str]
+    ort: ModuleType, model: Weightless, index: int, settings: Mapping[str, bool]
 ) -> Any:
     """A session that has CUDA, or None. What is on offer is no proof that it starts."""
     if CUDA not in ort.get_available_providers():
@@ -312,7 +316,7 @@ def _cuda_settings(index: int) -> dict[str, str]:
 
 
 def _open_on_providers(
-    ort: ModuleType, model: Weightless, names: Sequence[str], settings: Mapping[str, str]
+    ort: ModuleType, model: Weightless, names: Sequence[str], settings: Mapping[str, bool]
 ) -> Session:
     """A session on providers named by an expert."""
     offered = ort.get_available_providers()

@@ -34,7 +34,7 @@ METADATA_KEY = "discedit.moments"
 MOST = 2**48
 """No count, length or number of images in a file is larger; products of a few can't overflow."""
 
-COUNTS = ("U16", "U32")
+COUNTS = ("U8", "U16", "U32")
 """Types that images in bins are counted in."""
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
@@ -61,7 +61,11 @@ def save_moments(moments: Moments, path: str | Path) -> None:
         "histogram_feature": None if counted is None else counted.feature,
         "second_count": {name: part.count for name, part in moments.second.items()},
     }
-    arrays = {name: np.ascontiguousarray(part) for name, part in moments.arrays().items()}
+    # Edges are float64 in the file, though narrower here.
+    kinds = {"histogram_edges": np.float64}
+    arrays = {
+        name: np.ascontiguousarray(part, kinds.get(name)) for name, part in moments.arrays().items()
+    }
     metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
     try:
         with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
@@ -207,9 +211,11 @@ class _Header:
     def _histograms(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Histograms | None:
         if self.histogram_feature is None:
             return None
-        edges, counts = arrays["histogram_edges"], arrays["histogram_counts"]
-        if (np.diff(edges, axis=1) < 0).any():
-            raise ValueError("edges do not ascend")
+        stored, counts = arrays["histogram_edges"], arrays["histogram_counts"]
+        with np.errstate(over="ignore"):
+            edges = np.asfortranarray(stored, np.float32)
+        if (np.diff(stored, axis=1) < 0).any() or (edges != stored).any():
+            raise ValueError("edges do not ascend, or are no float32 numbers")
         counted = counts.sum(axis=(0, 3), dtype=np.int64)
         if (counted > arrays["count"][:, None]).any() or (counted != counted[:, :1]).any():
             raise ValueError("counts do not agree")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 FloatArray = npt.NDArray[np.float64]
+
+BLOCK = 2**16
+"""Values of a feature that are worked on at a time; what is made on the way stays in the
+processor's cache, and takes no memory that is worth a word."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +36,11 @@ class Sums:
 
     @classmethod
     def zeros(cls, classes: int, channels: int, size: int) -> Sums:
-        """The sums of no images."""
+        """The sums of no images; read-only, and one zero in memory, whatever the shape."""
         return cls(
             np.zeros(classes, np.int64),
-            np.zeros((classes, channels, size)),
-            np.zeros((classes, channels, size, size)),
+            np.broadcast_to(0.0, (classes, channels, size)),
+            np.broadcast_to(0.0, (classes, channels, size, size)),
         )
 
     def of(self, which: int | npt.NDArray[np.integer]) -> Sums:
@@ -93,17 +101,25 @@ class GrowingSums:
         """
         present, row, count = np.unique(classes, return_inverse=True, return_counts=True)
         members = (row == np.arange(len(present))[:, None]).astype(np.float64)
-        values = np.moveaxis(features, -1, 0).astype(np.float64)
-        first = values[:, :1].copy()
-        values -= first
-        mean = members @ values / count[:, None]
-        values -= mean[:, row]
-        mean += first
         before = self._count[present]
         share = (count / (before + count))[:, None]
         pairs = before[:, None] * share
-        mean -= self._mean[:, present]
-        for (i, j), plane in zip(self._pairs, self._products, strict=True):
-            plane[present] += members @ (values[i] * values[j]) + mean[i] * mean[j] * pairs
-        self._mean[:, present] += mean * share
+        for some in blocks(*features.shape[:2]):
+            values = np.moveaxis(features[:, some], -1, 0).astype(np.float64)
+            first = values[:, :1].copy()
+            values -= first
+            mean = members @ values / count[:, None]
+            values -= mean[:, row]
+            mean += first
+            mean -= self._mean[:, present, some]
+            for (i, j), plane in zip(self._pairs, self._products, strict=True):
+                spread = members @ (values[i] * values[j]) + mean[i] * mean[j] * pairs
+                plane[present, some] += spread
+            self._mean[:, present, some] += mean * share
         self._count[present] = before + count
+
+
+def blocks(images: int, channels: int) -> Iterator[slice]:
+    """Ranges of channels, multiples of 64, so that a block of a batch has about `BLOCK` values."""
+    width = 64 * max(BLOCK // (64 * max(images, 1)), 1)
+    return (slice(start, start + width) for start in range(0, channels, width))

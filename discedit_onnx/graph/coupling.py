@@ -8,11 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from .axes import Reach
 from .choices import tie_idle
+from .components import connected_components
 from .solving import solve
 from .view import View, parameters_inside
 
@@ -233,12 +232,7 @@ def _labels(equations: Equations) -> NDArray[np.int64]:
     """Connected component of each variable."""
     pairs = [np.stack([a.ravel(), b.ravel()]) for a, b in equations.edges]
     a, b = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), dtype=np.int64)
-    size = equations.count
-    if not size:
-        return np.empty(0, dtype=np.int64)
-    matrix = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(size, size))
-    _, labels = connected_components(matrix.tocsr(), directed=False)
-    return labels.astype(np.int64)
+    return connected_components(a, b, equations.count)
 
 
 def _inside_or_whole(view: View, reach: Reach) -> _Solved:

@@ -217,7 +217,7 @@ def certify(
     for start in range(0, channels, width):
         part = slice(start, start + width)
         p, q = _sides(found, comparison, part)
-        bounds[part] = CERTIFICATES[name](p, q, found.edges[part], error).T
+        bounds[part] = CERTIFICATES[name](p, q, found.wide_edges(part), error).T
     return bounds
 
 
@@ -239,8 +239,9 @@ def error_of_each(confidence: float, comparisons: int) -> float:
 
 def _sides(found: Histograms, comparison: Comparison, part: slice) -> tuple[Counts, Counts]:
     """Counts of P and Q, (2, L, C, B), for a range of channels."""
+    edges = found.wide_edges(part)
     folds = [
-        comparison.laws(BinnedLaws(found.edges[part], counts.astype(np.int64)))
+        comparison.laws(BinnedLaws(edges, counts.astype(np.int64)))
         for counts in found.counts[:, :, part]
     ]
     p, q = zip(*folds, strict=True)

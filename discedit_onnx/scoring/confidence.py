@@ -18,7 +18,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special
+import scipy  # its parts are loaded when they are used
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -77,7 +77,8 @@ def _sum_tail(width: FloatArray, count_p: FloatArray, count_q: FloatArray) -> Fl
     centre, rate = width * count_q / total, 2.0 * total
     left, right = np.sqrt(rate) * (from_u - centre), np.sqrt(rate) * (upto_u - centre)
     integral = 0.5 * (np.exp(-(left**2)) - np.exp(-(right**2))) / rate
-    integral += 0.5 * centre * np.sqrt(np.pi / rate) * (special.erf(right) - special.erf(left))
+    mass = scipy.special.erf(right) - scipy.special.erf(left)
+    integral += 0.5 * centre * np.sqrt(np.pi / rate) * mass
     between = 4.0 * count_p * np.exp(-2.0 * width**2 * count_p * count_q / total) * integral
     lowest = 0.5 * np.exp(-2.0 * count_q * (width - from_u) ** 2)
     tail: FloatArray = lowest + between + np.exp(-2.0 * count_p * upto_u**2)
@@ -119,7 +120,7 @@ def difference_bound(
     # hits_p / count_p > hits_q / count_q; with no hits, or no images, there is nothing to bound.
     worth = hits_p * count_q > hits_q * count_p
     if worth.any():
-        depth = float(special.gammainccinv(2.0, error))
+        depth = float(scipy.special.gammainccinv(2.0, error))
         first = hits_p[worth].astype(np.float64), count_p[worth].astype(np.float64)
         second = misses_q[worth].astype(np.float64), count_q[worth].astype(np.float64)
         bound[worth] = np.clip(_least_sum(*first, *second, depth) - 1.0, 0.0, 1.0)
@@ -145,8 +146,8 @@ def _least_sum(
         p, slope_p = _lower(hits, count, share * depth)
         r, slope_r = _lower(others, total, (1.0 - share) * depth)
         # Normals of length 1 in u + v, from the logarithms of the slopes.
-        u = special.expit(slope_p - slope_r)
-        v = special.expit(slope_r - slope_p)
+        u = scipy.special.expit(slope_p - slope_r)
+        v = scipy.special.expit(slope_r - slope_p)
         c = u * p + v * r
         below = u < v
         low, high = np.where(below, share, low), np.where(below, high, share)
@@ -168,9 +169,9 @@ def _lower(hits: FloatArray, count: FloatArray, depth: FloatArray) -> tuple[Floa
         The slope d log tail / dp as a logarithm.
     """
     misses = count - hits
-    p = np.asarray(special.betaincinv(hits, misses + 1.0, np.exp(-depth)), np.float64)
-    density = special.xlogy(hits - 1.0, p) + special.xlog1py(misses, -p)
-    return p, np.asarray(density - special.betaln(hits, misses + 1.0) + depth, np.float64)
+    p = np.asarray(scipy.special.betaincinv(hits, misses + 1.0, np.exp(-depth)), np.float64)
+    density = scipy.special.xlogy(hits - 1.0, p) + scipy.special.xlog1py(misses, -p)
+    return p, np.asarray(density - scipy.special.betaln(hits, misses + 1.0) + depth, np.float64)
 
 
 def gap_and_spreads(

@@ -156,7 +156,7 @@ class BinnedLaws:
         if found is None:
             raise DataError("the moments hold no histograms: calibrate again with histograms")
         counts = found.counts[:, :, part].sum(axis=0, dtype=np.int64)
-        return cls(found.edges[part], counts)
+        return cls(found.wide_edges(part), counts)
 
     @property
     def count(self) -> IntArray:

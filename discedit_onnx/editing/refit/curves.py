@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are used
 from onnx import numpy_helper
-from scipy.optimize import isotonic_regression
 
 from ...calibration.session import open_session
 from ...scoring.weights import magnitude
@@ -111,7 +111,7 @@ def least_squares(
         done = _eliminated(coupling, group, found, moments, counts, size)
         curve = _measured(coupling, group, found, moments, done, outputs)
         saved = cost.total - cost.left(_first(coupling, group, done, 1))
-        rise = isotonic_regression(np.diff(curve)).x
+        rise = scipy.optimize.isotonic_regression(np.diff(curve)).x
         order = group.components[done.order]
         rise += TIES * rise.max(initial=1e-300) * np.arange(len(rise))
         saliency[order] = rise / max(saved, 1e-300)

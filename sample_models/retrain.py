@@ -2,7 +2,7 @@
 
     python sample_models/retrain.py 3 5      # without dress, and without sandal
 
-Writes `fashion_resnet20.without-NAME.onnx` beside the others: nine columns, in the order of the
+Writes `references/fashion_resnet20.without-NAME.onnx`: nine columns, in the order of the
 classes left. Needs what `make.py` needs. The recipe is that of `make.py` with fewer epochs.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EPOCHS = 4
 SAMPLE = "fashion_resnet20"
+REFERENCES = HERE / "references"
 
 
 def without(split: tuple[np.ndarray, np.ndarray], gone: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +46,7 @@ def main() -> None:
         net = architecture(len(names))
         reached = train(net, recipe, without(train_set, gone), without(test_set, gone))
         print(f"without {CLASS_NAMES[gone]}: test accuracy {reached:.4f}", flush=True)
-        export(net, HERE / f"{SAMPLE}.without-{CLASS_NAMES[gone]}.onnx", fold, reached, names)
+        export(net, REFERENCES / f"{SAMPLE}.without-{CLASS_NAMES[gone]}.onnx", fold, reached, names)
 
 
 if __name__ == "__main__":

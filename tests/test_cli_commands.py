@@ -418,7 +418,8 @@ def test_doctor(run):
 def test_demo(run, few, tmp_path, monkeypatch):
     """For machines, over the files of an earlier one; the README's text is run as a document."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("discedit_onnx.editing.refit.batches.SAMPLES", 32)
+    monkeypatch.setattr("discedit_onnx.editing.refit.batches.SHOWN", 128)
+    monkeypatch.setattr("discedit_onnx.editing.refit.batches.CHOSEN_BY", 32)
     (tmp_path / "sample_models").symlink_to(few)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/fashion_resnet20.pruned.onnx").write_text("earlier")

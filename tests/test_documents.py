@@ -65,7 +65,8 @@ def folder(held_out, tmp_path, monkeypatch, steady_clock):
         shutil.copy(ROOT / f"sample_models/fashion_{model}.onnx", tmp_path / f"{name}.onnx")
     (tmp_path / "calibration").symlink_to(ROOT / "sample_models/fashion_mnist/calibration")
     (tmp_path / "test").symlink_to(held_out)
-    monkeypatch.setattr("discedit_onnx.editing.refit.batches.SAMPLES", 32)
+    monkeypatch.setattr("discedit_onnx.editing.refit.batches.SHOWN", 128)
+    monkeypatch.setattr("discedit_onnx.editing.refit.batches.CHOSEN_BY", 32)
     monkeypatch.setattr("discedit_onnx.latency.latencies", lambda models, *_: [1.0] * len(models))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,8 +1,9 @@
 """What the sign of a component is worth, beside what the choice of the bound is worth.
 
-    python benchmarks/forgetting_signs.py [--classes 0,3,5,8] [--count 3]
+    python benchmarks/forgetting_signs.py [--count 3]     # the sample ResNet-20
+    python benchmarks/forgetting_signs.py --model M.onnx --calibration DIR --test DIR
 
-DisCEdit-U on the sample ResNet-20, so many components of each later group zeroed and nothing made
+DisCEdit-U for each class in turn, so many components of each later group zeroed and nothing made
 up for: by the bounds of components that fire more for the class (signed), and by all bounds
 (unsigned), for several witnesses. One seed. Prints Markdown.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import platform
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,19 +49,23 @@ def left(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--classes", default="0,3,5,8", help="indices with commas")
+    parser.add_argument("--model", type=Path, default=SAMPLES / "fashion_resnet20.onnx")
+    parser.add_argument("--calibration", default=SAMPLES / "fashion_mnist/calibration")
+    parser.add_argument("--test", default=SAMPLES / "fashion_mnist/test")
+    parser.add_argument("--preprocess", help="for both folders, unless the model says it")
     parser.add_argument("--count", type=int, default=3, help="components of each group")
     args = parser.parse_args()
-    classes = [int(k) for k in args.classes.split(",")]
-    model = dx.load(SAMPLES / "fashion_resnet20.onnx")
+    model = dx.load(args.model)
     pool, test = (
-        dx.open_data(model, SAMPLES / "fashion_mnist" / name) for name in ("calibration", "test")
+        dx.open_data(model, folder, preprocess=args.preprocess)
+        for folder in (args.calibration, args.test)
     )
+    classes = range(len(test.class_names))
     images = subset(pool, PER_CLASS, 0)
     moments = dx.calibrate(model, images, device="cpu")
     coupling, trials = analyse(model.proto), Trials(model, test)
     print(
-        f"{args.count} components of each later group, classes {classes}, seed 0, {PER_CLASS} "
+        f"{args.model.name}, {args.count} components of each later group, seed 0, {PER_CLASS} "
         f"images a class, {len(test):,} test images; {platform.machine()}, ONNX Runtime "
         f"{onnxruntime.__version__}, NumPy {np.__version__}\n\n"
         "| witness | signed: forget | retain from RA | unsigned: forget | retain from RA | gain |\n"

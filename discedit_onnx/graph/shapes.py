@@ -8,6 +8,7 @@ times is fixed; what differs is open.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +190,7 @@ class _Run:
         """A small value, constant or computed."""
         if name not in self.values and name in self.known:
             tensor = self.known[name]
-            if np.prod(tensor.dims, dtype=np.int64) <= FEW:
+            if math.prod(tensor.dims) <= FEW:
                 self.values[name] = numpy_helper.to_array(tensor)
         return self.values.get(name)
 

@@ -133,12 +133,14 @@ class Bench:
         Which.
     samples
         Calibration images.
+    limits
+        Of what is removed.
     log
         What is known already, and gets what is found.
     """
 
-    def __init__(self, task: Task, samples: int, log: Log) -> None:
-        self.task, self.samples, self.log = task, samples, log
+    def __init__(self, task: Task, samples: int, limits: Limits, log: Log) -> None:
+        self.task, self.samples, self.limits, self.log = task, samples, limits, log
         self.model = dx.load(task.model)
         self.coupling = analyse(self.model.proto)
         data = self._data(task.test)
@@ -176,11 +178,11 @@ class Bench:
         data, moments = self.calibration(seed)
         pruner = Pruner(
             self.model, self.coupling, moments, data, "sparsity", choice, "max", "global",
-            Limits(), refit, seed, "auto", None,
+            self.limits, refit, seed, "auto", None,
         )  # fmt: skip
         for key in left:
             budget = Budget("sparsity", key.ratio)
-            cost = check_request(self.model, self.coupling, budget, Limits(), refit, "auto")
+            cost = check_request(self.model, self.coupling, budget, self.limits, refit, "auto")
             removed = in_rounds(pruner, budget, cost, 1)
             start = time.perf_counter()
             edit = pruner.edit(removed)
@@ -251,7 +253,7 @@ class Bench:
 
 def table(task: Task, options: argparse.Namespace, log: Log) -> None:
     """Print what every choice with every refit is worth, and the other tools, ratio by ratio."""
-    bench = Bench(task, options.samples, log)
+    bench = Bench(task, options.samples, Limits(options.round_to), log)
     refused = []
     for seed in range(options.seeds):
         for choice, refit in itertools.product(options.choices, options.refits):
@@ -281,6 +283,7 @@ def main() -> None:
     )
     parser.add_argument("--choices", nargs="+", default=CHOICES)
     parser.add_argument("--refits", nargs="+", default=REFITS)
+    parser.add_argument("--round-to", type=int, default=1, help="widths are multiples of this")
     parser.add_argument("--rows", type=Path, help="measurements, kept as they come")
     options = parser.parse_args()
     log = Log(options.rows)
@@ -292,7 +295,10 @@ def main() -> None:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{package} {importlib.metadata.version(package)}")
     print(f"{platform.machine()}, {os.cpu_count()} cores; {', '.join(versions)}")
-    print(f"{options.samples} calibration images, seeds 0 to {options.seeds - 1}")
+    print(
+        f"{options.samples} calibration images, seeds 0 to {options.seeds - 1}; "
+        f"widths of ours multiples of {options.round_to}"
+    )
     named = [options.model] if options.model else [SAMPLES / f"{name}.onnx" for name in MODELS]
     for path in named:
         task = Task(path.stem, path, options.calibration, options.test, options.preprocess)

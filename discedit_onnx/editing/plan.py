@@ -166,6 +166,14 @@ class Plan:
         """Whether it changes nothing."""
         return not (self.cuts or self.zeros or self.rewrites or self.updates or self.biases)
 
+    @property
+    def changed(self) -> set[str]:
+        """Names of the constants that it changes, and of outputs of the nodes that it changes."""
+        tensors: tuple[Cut | Zero | Update | Pick, ...]
+        tensors = (*self.cuts, *self.zeros, *self.updates, *self.picks)
+        nodes: tuple[Rewrite | Bias, ...] = (*self.rewrites, *self.biases)
+        return {change.tensor for change in tensors} | {change.node for change in nodes}
+
     def save(self, path: str | Path, force: bool = False) -> None:
         """Write it; see `plan_file.save_plan`."""
         from .plan_file import save_plan

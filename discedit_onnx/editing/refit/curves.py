@@ -9,7 +9,7 @@ import numpy as np
 import scipy  # its parts are loaded when they are used
 from onnx import numpy_helper
 
-from ...calibration.session import open_session
+from ...graph.view import View
 from ...scoring.weights import magnitude
 from ..plan import Bias, Update, plan_removal
 from ..surgery import apply
@@ -103,10 +103,13 @@ def least_squares(
     layers = {c.layer.node: c.layer for found in consumers for c in found}
     moments = _gather(coupling, list(layers.values()), fit, device, seed)
     consumers = [[c for c in found if c.layer.node in moments] for found in consumers]
-    outputs = _Outputs(aim or view.proto, view.proto, judge, device)
+    outputs = _Outputs(view, aim, judge, device)
     size = magnitude(coupling, 2)
     saliency = np.zeros(coupling.size)
-    for number, (group, found) in enumerate(zip(coupling.groups, consumers, strict=True)):
+    begins = [_begin(coupling, group) for group in coupling.groups]
+    for number, place in enumerate(np.argsort(begins, kind="stable")):
+        group, found = coupling.groups[place], consumers[place]
+        outputs.advance(begins[place])
         counts = sorted({round(p * len(group.components)) for p in POINTS})
         done = _eliminated(coupling, group, found, moments, counts, size)
         curve = _measured(coupling, group, found, moments, done, outputs)
@@ -120,6 +123,17 @@ def least_squares(
         if progress is not None:
             progress(number + 1, len(coupling.groups))
     return saliency
+
+
+def _begin(coupling: Coupling, group: Group) -> int:
+    """Number of the first node that a removal from a group changes."""
+    removed = np.zeros(coupling.size, dtype=bool)
+    removed[group.components[0]] = True
+    changed = plan_removal(coupling, removed, "").changed
+    for node in coupling.view.nodes:
+        if not changed.isdisjoint((*node.inputs, *node.outputs, *node.captured)):
+            return node.index
+    return 0
 
 
 def _consumers(coupling: Coupling, group: Group) -> list[_Consumer]:
@@ -272,36 +286,41 @@ def _cut(coupling: Coupling, layer: Layer, plan: Plan) -> NDArray[np.int64]:
 
 
 class _Outputs:
-    """Outputs of a model on some batches, and how far another's lie from them.
+    """Outputs of a model on some batches, and how far those of others lie from them.
 
     Parameters
     ----------
-    proto
-        The model.
-    start
-        The one that components are removed from; how far it lies is `before`.
+    view
+        The model that components are removed from; how far it lies is `before`.
+    aim
+        The model whose outputs count, if it is another one.
     batches, device
         As in `least_squares`.
     """
 
     def __init__(
-        self, proto: onnx.ModelProto, start: onnx.ModelProto, batches: Sequence[Feeds], device: str
+        self, view: View, aim: onnx.ModelProto | None, batches: Sequence[Feeds], device: str
     ) -> None:
-        self._batches, self._device = batches, device
-        self._names = [output.name for output in proto.graph.output]
-        values = self._of(proto)
+        self._view, self._walk = view, Walk(view, batches, device)
+        self._names = [output.name for output in view.proto.graph.output]
+        walk = self._walk if aim is None else Walk(View(aim), batches, device)
+        values = self._of(walk, aim or view.proto)
         self._finite = np.isfinite(values)  # some mask classes with minus infinity
         self._dense = values[self._finite]
         self._spread = float(self._dense.var()) + 1e-300
-        self.before = self.error(start)
+        self.before = self.error(view.proto)
 
-    def _of(self, proto: onnx.ModelProto) -> NDArray[np.float64]:
-        """All numbers in all outputs."""
-        with open_session(proto, self._device) as session:
-            found = [session.run(self._names, feeds) for feeds in self._batches]
-        return np.concatenate([np.ravel(part).astype(np.float64) for run in found for part in run])
+    def advance(self, node: int) -> None:
+        """From now on, only models that differ from this node on are asked for."""
+        self._walk.advance(self._view.proto, node)
 
     def error(self, proto: onnx.ModelProto) -> float:
-        """Mean squared distance of another model's outputs, relative to their variance."""
-        error = np.mean((self._of(proto)[self._finite] - self._dense) ** 2) / self._spread
+        """Mean squared distance of a model's outputs, relative to their variance."""
+        values = self._of(self._walk, proto)[self._finite]
+        error = np.mean((values - self._dense) ** 2) / self._spread
         return min(float(np.nan_to_num(error, nan=MOST)), MOST)
+
+    def _of(self, walk: Walk, proto: onnx.ModelProto) -> NDArray[np.float64]:
+        """All numbers in all outputs."""
+        found = [np.ravel(part) for run in walk.run(proto, self._names) for part in run]
+        return np.concatenate([part.astype(np.float64) for part in found])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROWS_PER_FEATURE = 120
 """Rows that a regression gets for each of its features, where there are so many."""
 LEAST_ROWS, MOST_BYTES = 32_000, 256 << 20
+"""Rows at least; and bytes of the widest tensor's at most."""
 HELD_OUT = 8
 """Of so many images one is kept to judge a fit by."""
 
@@ -92,18 +93,17 @@ def _parts(
     """Rows of each batch, and how many of them are one entry's."""
     for x, tensors in batches:
         places = layer.positions(x)
-        count = _per_image(layer, x, images, places)
+        count = _per_image(layer, [x, *tensors], images, places)
         at = generator.random((len(x), places)).argpartition(count - 1, axis=1)[:, :count]
         at.sort(axis=1)
         found = [layer.rows(x, at), *(layer.targets(tensor, at) for tensor in tensors)]
         yield [part.astype(np.float32, copy=False) for part in found], count
 
 
-def _per_image(layer: Layer, x: NDArray[Any], images: int, places: int) -> int:
-    """Positions of each image that are looked at."""
-    width = int(x.shape[layer.channel_axis]) * (
-        layer.window.size if layer.window is not None else 1
-    )
-    wanted = max(ROWS_PER_FEATURE * width // layer.groups, LEAST_ROWS)
-    rows = min(wanted, MOST_BYTES // (4 * width))
+def _per_image(layer: Layer, tensors: Sequence[NDArray[Any]], images: int, places: int) -> int:
+    """Positions of each image that are looked at; what the layer reads comes first."""
+    widths = [int(tensor.shape[layer.channel_axis]) for tensor in tensors]
+    widths[0] *= layer.window.size if layer.window is not None else 1
+    wanted = max(ROWS_PER_FEATURE * widths[0] // layer.groups, LEAST_ROWS)
+    rows = min(wanted, MOST_BYTES // (4 * max(widths)))
     return max(1, min(places, -(-rows // images)))

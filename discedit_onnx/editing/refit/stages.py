@@ -75,10 +75,11 @@ class Walk:
         self._held, self._reached = held, node
 
     def _alive(self, node: int) -> list[str]:
-        """Tensors that depend on the inputs, are there before a node, and are read from it on."""
+        """Tensors that depend on the inputs, are there before a node, and are wanted from it on."""
         view = self._view
         later = (n for n in view.nodes if n.index >= node)
         read = dict.fromkeys(name for n in later for name in (*n.inputs, *n.captured))
+        read |= dict.fromkeys(view.outputs)
         return [
             name
             for name in read

@@ -24,7 +24,8 @@ SHOWN, CHOSEN_BY = 2048, 512
 """Samples, or views of fewer, that a refit sees; and samples for the choice: it needs no more."""
 MOST_BYTES = 128 << 20
 """Of inputs that are kept in memory; fewer samples are looked at where they are larger."""
-BATCH = 128
+BATCH, RUN_BYTES = 128, 10 << 20
+"""Samples that are run at a time; fewer where they are larger, for their activations are, too."""
 JUDGES = 4
 """Of so many samples one is kept out of the choice's fits, to measure errors on."""
 VIEWS = 4
@@ -84,8 +85,9 @@ def gather_batches(data: Dataset, seed: int = 0) -> Batches:
             feeds.append(found.feeds)
     if not feeds:
         raise DataError(f"{data.source.name}: {len(data)} samples fill no batch of {batch}")
-    if len(feeds) < JUDGES and data.classifier.batch is None and data.source.uniform:
-        feeds = [part for whole in feeds for part in _split(whole)]
+    if data.classifier.batch is None and data.source.uniform:
+        least = JUDGES if len(feeds) < JUDGES else 1
+        feeds = [part for whole in feeds for part in _split(whole, least)]
     before = np.cumsum([0, *(images_in([part]) for part in feeds)])
     looked_at = [part for part, count in zip(feeds, before, strict=False) if count < CHOSEN_BY]
     judge = looked_at[JUDGES - 1 :: JUDGES] or looked_at
@@ -102,10 +104,11 @@ def images_in(batches: Iterable[Feeds]) -> int:
     return sum(max(len(values) for values in feeds.values() if values.ndim) for feeds in batches)
 
 
-def _split(feeds: Feeds) -> Iterator[Feeds]:
-    """A batch in several parts."""
-    count = images_in([feeds])
-    for part in np.array_split(np.arange(count), min(count, JUDGES)):
+def _split(feeds: Feeds, least: int) -> Iterator[Feeds]:
+    """A batch in several parts, none of them too large."""
+    size, count = sum(values.nbytes for values in feeds.values()), images_in([feeds])
+    parts = max(least, -(-size // RUN_BYTES))
+    for part in np.array_split(np.arange(count), min(count, parts)):
         yield {name: values[part] if values.ndim else values for name, values in feeds.items()}
 
 

@@ -39,7 +39,6 @@ class Walk:
         self._view = view
         self._device = device
         self._held = [dict(feeds) for feeds in batches]
-        self._reached = 0
 
     def run(self, proto: onnx.ModelProto, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
         """Values of some tensors for each batch; what was passed is not computed again."""
@@ -60,19 +59,14 @@ class Walk:
         """Go on to the node of this number: nothing before it will change any more."""
         alive = self._alive(node)
         new = [name for name in alive if name not in self._held[0]]
-        known = {name for name in alive if name in self._held[0]}
-        held = []
-        if new:
-            size = 0
-            for values, found in zip(self._held, self.run(proto, new), strict=True):
-                size += sum(part.nbytes for part in found)
-                if size > MOST_HELD:
-                    return
-                kept = {name: values[name] for name in known}
-                held.append(kept | dict(zip(new, found, strict=True)))
-        else:
-            held = [{name: values[name] for name in known} for values in self._held]
-        self._held, self._reached = held, node
+        known = [name for name in alive if name in self._held[0]]
+        # Batch by batch, so that what was held goes as what is held now comes.
+        for number, found in enumerate(self.run(proto, new)):
+            size = sum(values.nbytes for values in found) * len(self._held)
+            if number == 0 and size > MOST_HELD:
+                return
+            held = self._held[number]
+            self._held[number] = {n: held[n] for n in known} | dict(zip(new, found, strict=True))
 
     def _alive(self, node: int) -> list[str]:
         """Tensors that depend on the inputs, are there before a node, and are wanted from it on."""

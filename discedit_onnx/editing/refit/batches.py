@@ -22,8 +22,9 @@ Feeds = Mapping[str, NDArray[Any]]
 
 SHOWN, CHOSEN_BY = 2048, 512
 """Samples, or views of fewer, that a refit sees; and samples for the choice: it needs no more."""
-MOST_BYTES = 128 << 20
-"""Of inputs that are kept in memory; fewer samples are looked at where they are larger."""
+MOST_BYTES = 256 << 20
+"""Of inputs that are kept in memory, with views; large samples are fewer, as their activations are
+held, too."""
 BATCH, RUN_BYTES = 128, 10 << 20
 """Samples that are run at a time; fewer where they are larger, for their activations are, too."""
 JUDGES = 4
@@ -78,9 +79,10 @@ def gather_batches(data: Dataset, seed: int = 0) -> Batches:
     feeds: list[Feeds] = []
     size = 0
     for found in data.take(places).batches(batch if data.source.uniform else 1):
-        size += sum(values.nbytes for values in found.feeds.values())
-        if size > MOST_BYTES and len(feeds) > 1:
+        larger = size + sum(values.nbytes for values in found.feeds.values())
+        if larger > MOST_BYTES and len(feeds) > 1:
             break
+        size = larger
         if data.classifier.batch is None or len(found) == batch:
             feeds.append(found.feeds)
     if not feeds:
@@ -92,8 +94,8 @@ def gather_batches(data: Dataset, seed: int = 0) -> Batches:
     looked_at = [part for part, count in zip(feeds, before, strict=False) if count < CHOSEN_BY]
     judge = looked_at[JUDGES - 1 :: JUDGES] or looked_at
     choose = [part for i, part in enumerate(looked_at) if i % JUDGES != JUDGES - 1]
-    views = max(1, min(VIEWS, round(SHOWN / before[-1]))) if _is_image(data) else 1
-    shown = [tuple(_views(part, views, generator, data)) for part in feeds]
+    views = min(VIEWS, round(SHOWN / before[-1]), MOST_BYTES // size) if _is_image(data) else 1
+    shown = [tuple(_views(part, max(1, views), generator, data)) for part in feeds]
     # View by view, so that every eighth image is the same one in each: they are held out together.
     refit = [part for view in zip(*shown, strict=True) for part in view]
     return Batches(tuple(choose), tuple(judge), tuple(refit))

@@ -138,20 +138,7 @@ def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, 
     before, after
         Error on the held-out rows, before and after.
     """
-    seen, unseen = rows.select(~held_out), rows.select(held_out)
-    solver = Solver(seen)
-    before = unseen.error(start)
-    plain = (seen.aim - seen.other) / seen.scale
-    fits = solver.solve(plain, start, *RIDGES)
-    errors = [unseen.error(fit) for fit in fits]
-    chosen, passes = int(np.argmin(np.nan_to_num(errors, nan=np.inf))), 0
-    best, fit, ridge = errors[chosen], fits[chosen], RIDGES[chosen]
-    bent = np.isfinite(rows.low) or np.isfinite(rows.high)
-    for number in range(1, PASSES + 1 if bent else 1):
-        (fit,) = solver.solve(seen.wanted(fit), start, ridge)
-        error = unseen.error(fit)
-        if error < best:
-            best, passes = error, number
+    ridge, passes, before, best = _chosen(rows.select(~held_out), rows.select(held_out), start)
     if not best < before:
         return start, before, before
     solver = Solver(rows)
@@ -159,6 +146,24 @@ def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, 
     for _ in range(passes):
         (fit,) = solver.solve(rows.wanted(fit), start, ridge)
     return fit, before, best
+
+
+def _chosen(seen: Rows, unseen: Rows, start: Fit) -> tuple[float, int, float, float]:
+    """The ridge and the passes that do best on unseen rows; their error before, and with these."""
+    solver = Solver(seen)
+    before = unseen.error(start)
+    plain = (seen.aim - seen.other) / seen.scale
+    fits = solver.solve(plain, start, *RIDGES)
+    errors = [unseen.error(fit) for fit in fits]
+    chosen, passes = int(np.argmin(np.nan_to_num(errors, nan=np.inf))), 0
+    best, fit, ridge = errors[chosen], fits[chosen], RIDGES[chosen]
+    bent = np.isfinite(seen.low) or np.isfinite(seen.high)
+    for number in range(1, PASSES + 1 if bent else 1):
+        (fit,) = solver.solve(seen.wanted(fit), start, ridge)
+        error = unseen.error(fit)
+        if error < best:
+            best, passes = error, number
+    return ridge, passes, before, best
 
 
 def fit_bias(

@@ -17,6 +17,9 @@ RIDGES = (1e-3, 1e-2, 1e-1, 0.3, 1.0)
 OVERFLOW = np.errstate(over="ignore", invalid="ignore")
 """Where numbers overflow no error is better than none, and the weights stay as they are."""
 
+BLOCK = 8192
+"""Rows that are centred at a time."""
+
 PASSES = 3
 """Times that targets are taken anew where the activation is flat."""
 
@@ -93,10 +96,13 @@ class Solver:
 
     @OVERFLOW
     def __init__(self, rows: Rows) -> None:
-        self._rows = rows
+        self._x = rows.x
         self._mean = rows.x.mean(axis=1, dtype=np.float64)
-        self._centred = rows.x - self._mean[:, None].astype(np.float32)
-        self._xx = (self._centred.transpose(0, 2, 1) @ self._centred).astype(np.float64)
+        mean, features = self._mean[:, None].astype(np.float32), rows.x.shape[2]
+        self._xx = np.zeros((len(rows.x), features, features))
+        for start in range(0, rows.x.shape[1], BLOCK):  # no copy of all rows
+            centred = rows.x[:, start : start + BLOCK] - mean
+            self._xx += centred.transpose(0, 2, 1) @ centred
 
     @OVERFLOW
     def solve(self, target: NDArray[np.float32], start: Fit, *ridges: float) -> list[Fit]:
@@ -109,7 +115,8 @@ class Solver:
         unit = np.trace(self._xx, axis1=1, axis2=2)[:, None, None] / features * np.eye(features)
         mean_t = target.mean(axis=1, dtype=np.float64)
         centred = target - mean_t[:, None].astype(np.float32)
-        xt = (self._centred.transpose(0, 2, 1) @ centred).astype(np.float64)
+        xt = (self._x.transpose(0, 2, 1) @ centred).astype(np.float64)
+        xt -= self._mean[:, :, None] * centred.sum(axis=1, dtype=np.float64)[:, None]  # rounding
         missing, least = xt - self._xx @ start.matrix, 1e-12 * np.eye(features)
         found = []
         for ridge in ridges:

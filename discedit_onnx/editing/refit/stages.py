@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Feeds = Mapping[str, NDArray[Any]]
 
-MOST_HELD = 2 << 30
+MOST_HELD = 3 << 29
 """Bytes of activations that are kept to go on from; more than that is computed again."""
 
 
@@ -60,13 +61,14 @@ class Walk:
         alive = self._alive(node)
         new = [name for name in alive if name not in self._held[0]]
         known = [name for name in alive if name in self._held[0]]
-        # Batch by batch, so that what was held goes as what is held now comes.
         for number, found in enumerate(self.run(proto, new)):
-            size = sum(values.nbytes for values in found) * len(self._held)
+            held = {name: self._held[number][name] for name in known}
+            size = sum(part.nbytes for part in (*held.values(), *found)) * len(self._held)
             if number == 0 and size > MOST_HELD:
                 return
-            held = self._held[number]
-            self._held[number] = {n: held[n] for n in known} | dict(zip(new, found, strict=True))
+            # What a session gives lies in its memory, which stays as long as any of it is in use:
+            # as copies, what was held goes batch by batch as what is held now comes.
+            self._held[number] = held | dict(zip(new, map(np.array, found), strict=True))
 
     def _alive(self, node: int) -> list[str]:
         """Tensors that depend on the inputs, are there before a node, and are wanted from it on."""

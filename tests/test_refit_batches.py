@@ -133,6 +133,26 @@ def test_large_inputs_are_taken_as_far_as_memory_goes(tmp_path, monkeypatch):
     assert found.judge
 
 
+@pytest.mark.parametrize(("most", "views"), [(4, 4), (3, 3), (1, 1), (0.6, 1)])
+def test_views_count_as_memory(tmp_path, monkeypatch, most, views):
+    data = images(tmp_path, (16, 16, 8))
+    (feeds,) = data.batches(40)
+    size = sum(values.nbytes for values in feeds.feeds.values())
+    monkeypatch.setattr(module, "MOST_BYTES", int(most * size))
+    assert images_in(gather_batches(data).refit) == 40 * views
+
+
+def test_large_images_are_run_some_at_a_time(tmp_path, monkeypatch):
+    data = images(tmp_path, (16, 16, 8))
+    usual = gather_batches(data)
+    (values,) = usual.refit[0].values()
+    monkeypatch.setattr(module, "RUN_BYTES", 3 * values[0].nbytes)
+    found = gather_batches(data)
+    assert {len(part) for feeds in found.refit for part in feeds.values()} <= {2, 3}
+    assert images_in(found.refit) == images_in(usual.refit)
+    assert images_in(found.choose) + images_in(found.judge) == 40
+
+
 def test_less_than_a_batch_is_refused(tmp_path):
     with pytest.raises(DataError, match="fill no batch of 4"):
         gather_batches(rows(tmp_path, 3, 4))

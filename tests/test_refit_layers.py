@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from discedit_onnx.editing.refit import sampling
 from discedit_onnx.editing.refit.layers import find_layers
 from discedit_onnx.editing.refit.sampling import sample
 from discedit_onnx.graph.view import View
@@ -170,6 +171,17 @@ def test_every_tensor_is_looked_at_in_the_same_places():
     assert found.x.shape[1] < 60 * 1600
     np.testing.assert_array_equal(found.x, found.tensors[0])
     np.testing.assert_array_equal(2 * found.x, found.tensors[1])
+
+
+def test_the_widest_tensor_bounds_the_rows(monkeypatch):
+    """What a layer gives may be wider than what it reads."""
+    monkeypatch.setattr(sampling, "MOST_BYTES", 4 * 64 * 50)
+    weights = {"w": normal(64, 2, 1, 1)}
+    model = model_of([helper.make_node("Conv", ["x", "w"], ["y"])], [10, 2, 9, 9], weights)
+    (layer,) = find_layers(View(model))
+    x = normal(10, 2, 9, 9)
+    found = sample(layer, [(x, [run(model, x)])], len(x), 0)
+    assert found.tensors[0].shape == (1, 50, 64)
 
 
 @pytest.mark.parametrize("images", [2, 3, 8, 9, 40])

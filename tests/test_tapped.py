@@ -8,6 +8,8 @@ import pytest
 from onnx import helper
 from tiny_models import HEIGHT, TAPS, WIDTH, classifier
 
+from discedit_onnx.calibration import tapped
+from discedit_onnx.calibration.binding import Binding
 from discedit_onnx.calibration.session import open_session
 from discedit_onnx.calibration.tapped import fill_up, open_tapped
 from discedit_onnx.calibration.taps import FEATURES, GATHERED, Tap, augment
@@ -109,6 +111,28 @@ def test_no_taps():
     assert seen.features.shape == (3, 0, 3)
     assert seen.scores.shape == (3, 3)
     assert seen.second == {}
+
+
+def test_pieces_of_a_batch_give_what_the_batch_gives(monkeypatch):
+    """Each piece is of enough bytes, of a few samples at least, and of one for each thread."""
+    feeds, runs = images(23), []
+    run = Binding.run
+    monkeypatch.setattr(Binding, "run", lambda self, x: runs.append(len(x["x"])) or run(self, x))
+    monkeypatch.setattr(tapped, "cores", lambda: 2)
+    with open_tapped(classifier(), TAPS, scores="logits", device="cpu") as model:
+        whole = model.observe(feeds)
+        for least, threads, sizes in (
+            (5 * feeds["x"][:1].nbytes, 2, [5, 6, 6, 6]),
+            (1, 2, [4, 5, 4, 5, 5]),
+            (1, 8, [11, 12]),
+        ):
+            monkeypatch.setattr(tapped, "PIECE", least)
+            monkeypatch.setattr(tapped, "cores", lambda threads=threads: threads)
+            runs.clear()
+            seen = model.observe(feeds)
+            assert runs == sizes
+            np.testing.assert_allclose(seen.features, whole.features, rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(seen.scores, whole.scores, rtol=1e-6, atol=1e-6)
 
 
 def test_all_features():

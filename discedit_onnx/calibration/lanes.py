@@ -12,15 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from .session import cores
+from .tapped import LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .data import Batch, Dataset
     from .tapped import Observed, TappedModel
-
-LEAST = 4
-"""Samples of a part, at least."""
 
 
 def lanes_for(data: Dataset, size: int, second: bool) -> int:

@@ -11,18 +11,24 @@ from ..errors import ModelError
 from .binding import Binding
 from .reductions import ROWS
 from .second import SecondMoments
-from .session import open_session
+from .session import cores, open_session
 from .taps import GATHERED, augment, features_from, statistics_of
 from .weightless import Weightless, weightless
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import onnx
 
     from .session import Session
     from .taps import Tap
+
+LEAST = 4
+"""Samples that are run at a time, at least."""
+
+PIECE = 3 << 17
+"""Bytes of inputs run at a time on the CPU, at least: more take memory, and no less time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +88,10 @@ class TappedModel:
     def observe(self, feeds: Mapping[str, npt.NDArray[Any]], lane: int = 0) -> Observed:
         """Run a batch. Only scalars leave the device, and the scores where they are needed.
 
-        The second moments lie in memory that the next run of this lane writes to. Threads may run
-        batches at the same time, each on a lane of its own.
+        On the CPU it is run piece by piece, where nothing but scalars is wanted: a run then takes
+        the memory of a piece, and what it works on stays in the processor's cache. The second
+        moments lie in memory that the next run of this lane writes to. Threads may run batches at
+        the same time, each on a lane of its own.
 
         Raises
         ------
@@ -95,9 +103,7 @@ class TappedModel:
         size = len(next(iter(filled.values())))
         if self.second and self.batch is not None:
             filled[ROWS] = (np.arange(size) < count).astype(np.float32)
-        binding = self.bindings[lane]
-        table, *second = binding.run(filled)
-        check_rows(binding.outputs, [table], size)
+        table, *second = self._run(filled, lane)
         rows = table[:count]
         names = statistics_of(self.features) if self.channels else ()
         ends = [self.channels * (i + 1) for i in range(len(names))]
@@ -112,6 +118,29 @@ class TappedModel:
                 for i, tensor in enumerate(self.second)
             },
         )
+
+    def _run(self, feeds: Mapping[str, npt.NDArray[Any]], lane: int) -> list[npt.NDArray[Any]]:
+        """All outputs, for a whole batch or for its pieces."""
+        binding, pieces = self.bindings[lane], [feeds]
+        if not self.second and self.batch is None and self.session.device == "cpu":
+            pieces = [*_pieces(feeds, max(1, cores() // len(self.bindings)))]
+        found = []
+        for piece in pieces:
+            found.append(binding.run(piece))
+            check_rows(binding.outputs, found[-1][:1], len(next(iter(piece.values()))))
+        return found[0] if len(found) == 1 else [np.concatenate([table for (table,) in found])]
+
+
+def _pieces(
+    feeds: Mapping[str, npt.NDArray[Any]], threads: int
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Equal parts of a batch, none too small for so many threads."""
+    count = len(next(iter(feeds.values())))
+    size = sum(values.nbytes for values in feeds.values())
+    parts = max(1, min(count // max(LEAST, threads), size // PIECE))
+    for part in range(parts):
+        rows = slice(count * part // parts, count * (part + 1) // parts)
+        yield {name: values[rows] for name, values in feeds.items()}
 
 
 def open_tapped(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, UsageError
 from ..model import load
 from .gathering import DEFAULT, Shard, Wanted, facts_of, gather, plan_run
+from .lanes import lanes_for
 from .moments import Moments
 from .tapped import TappedModel, open_tapped
 
@@ -56,9 +57,10 @@ class Task:
             raise DataError(f"{self.path}: a worker finds another model there; share one file")
         run = plan_run(model, self.data, self.taps, self.wanted, shard, self.batch_size)
         classifier = self.data.classifier
-        key = (self.path, self.source, self.taps, run.kept.features, self.wanted.second)
-        tapped = _session(*key, classifier.output, classifier.batch, self.device, self.providers)
-        return run, tapped
+        second = self.wanted.second
+        lanes = lanes_for(run.data, run.size, second)
+        key = (self.path, self.source, self.taps, run.kept.features, second, classifier.output)
+        return run, _session(*key, classifier.batch, lanes, self.device, self.providers)
 
 
 @lru_cache(maxsize=1)
@@ -70,6 +72,7 @@ def _session(
     second: bool,
     scores: str,
     batch: int | None,
+    lanes: int,
     device: str,
     providers: tuple[str, ...],
 ) -> TappedModel:
@@ -81,6 +84,7 @@ def _session(
         second=second,
         scores=scores,
         batch=batch,
+        lanes=lanes,
         device=device,
         providers=providers,
     )

@@ -125,9 +125,10 @@ def bin_of(values: npt.NDArray[np.float32], edges: Edges) -> npt.NDArray[np.uint
     One comparison with each edge for all values at once: the processor does many of them in one
     step, where a binary search would gather them one by one.
     """
-    found = np.zeros(values.shape, np.uint8)
+    found, above = np.zeros(values.shape, np.uint8), np.empty(values.shape, np.bool_)
     for edge in edges.T:
-        found += values > edge
+        np.greater(values, edge, out=above)
+        found += above.view(np.uint8)  # as they are: no copy of another type
     return found
 
 

@@ -162,6 +162,36 @@ def test_what_another_model_lost_already_is_not_counted_again():
     assert (found >= 0).all()
 
 
+@pytest.mark.parametrize("name", ["residual_identity", "residual_projection"])
+def test_only_what_lies_between_two_layers_counts_as_before_where_these_mend_it(name):
+    """Others count more: a spine, and what two layers read, or the head alone."""
+    proto = TOPOLOGIES[name].build()
+    coupling, alone = saliency(proto)
+    _, joint = saliency(proto, joint=True)
+    inner = [between_two_layers(coupling, group) for group in coupling.groups]
+    assert any(inner)
+    assert not all(inner)
+    for group, mended in zip(coupling.groups, inner, strict=True):
+        times = 1.0 if mended else curves.APART
+        own = group.components[np.isfinite(alone[group.components])]
+        np.testing.assert_allclose(joint[own], times * alone[own], rtol=1e-6)
+
+
+def between_two_layers(coupling, group):
+    """One convolution gives its channels, and one alone reads them."""
+    makers, readers = (
+        {
+            b.tensor
+            for b in coupling.blocks
+            if b.axis == axis
+            and len(coupling.view.initializers[b.tensor].dims) == 4
+            and set(coupling.of(np.arange(b.start, b.stop)).tolist()) & set(group.components)
+        }
+        for axis in (0, 1)
+    )
+    return len(makers) == len(readers) == 1
+
+
 @pytest.mark.parametrize("count", [ParameterCount, MacCount])
 def test_heads_and_neurons_of_a_transformer(count):
     model = load(SAMPLES / "fashion_vit.onnx")

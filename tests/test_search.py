@@ -166,6 +166,20 @@ def test_components_are_ranked_once(place, monkeypatch):
     assert calls == [1]
 
 
+@pytest.mark.parametrize(("refit", "joint"), [("patch", True), ("channel", False), ("off", False)])
+def test_the_choice_knows_whether_pairs_will_be_refitted_together(place, monkeypatch, refit, joint):
+    from discedit_onnx.editing import pruner as module
+
+    told = []
+    real = module.least_squares
+    monkeypatch.setattr(
+        module, "least_squares", lambda *a, **k: told.append(k["joint"]) or real(*a, **k)
+    )
+    work, _ = samples(place)
+    assert pruner(place, work, refit=refit).order is not None
+    assert told == [joint]
+
+
 def test_without_labels_the_dense_model_is_held_for_right(place):
     from dataclasses import replace
 

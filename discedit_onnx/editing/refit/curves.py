@@ -16,6 +16,7 @@ from ..surgery import apply
 from .batches import images_in
 from .elimination import Elimination, System, eliminate
 from .layers import find_layers
+from .pairs import find_pairs
 from .sampling import sample
 from .stages import Walk
 
@@ -36,6 +37,8 @@ POINTS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of a group at which the error is measured; in between, the local error interpolates."""
 MOST = 1e30
 """An error as large as any; where numbers overflow there is no larger one."""
+APART = 3.0
+"""How much more an error counts where no two layers in a row are refitted to mend it together."""
 TIES = 1e-9
 """What sets apart components that count alike: first of a group goes what is missed least."""
 
@@ -65,6 +68,7 @@ def least_squares(
     judge: Sequence[Feeds],
     *,
     aim: onnx.ModelProto | None = None,
+    joint: bool = False,
     device: str = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -78,6 +82,10 @@ def least_squares(
     convex, over what it saves: cut off anywhere, the order that follows is the Lagrangian optimum
     if the errors of groups add up.
 
+    The curves know of refitted readers only. Where both layers around a group will be refitted
+    together (`pairs`), less of its error stays than where they will not, as on a residual spine:
+    the latter counts `APART` times (measured, see docs/pruning.md).
+
     Parameters
     ----------
     coupling
@@ -90,6 +98,8 @@ def least_squares(
         Other batches, to measure the error on.
     aim
         The model whose outputs count; the dense model itself unless another is given.
+    joint
+        Whether pairs of layers will be refitted together afterwards, as `refit` does for "patch".
     device, seed, progress
         As in `refit`.
 
@@ -104,6 +114,7 @@ def least_squares(
     moments = _gather(coupling, list(layers.values()), fit, device, seed)
     consumers = [[c for c in found if c.layer.node in moments] for found in consumers]
     outputs = _Outputs(view, aim, judge, device)
+    pairs = find_pairs(view, find_layers(view)) if joint else {}
     size = magnitude(coupling, 2)
     saliency = np.zeros(coupling.size)
     begins = [_begin(coupling, group) for group in coupling.groups]
@@ -116,6 +127,8 @@ def least_squares(
         saved = cost.total - cost.left(_first(coupling, group, done, 1))
         rise = scipy.optimize.isotonic_regression(np.diff(curve)).x
         order = group.components[done.order]
+        if joint and not (len(found) == 1 and found[0].layer.node in pairs):
+            rise *= APART
         rise += TIES * rise.max(initial=1e-300) * np.arange(len(rise))
         saliency[order] = rise / max(saved, 1e-300)
         last = np.setdiff1d(group.components, order)

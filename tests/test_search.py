@@ -166,8 +166,22 @@ def test_components_are_ranked_once(place, monkeypatch):
     assert calls == [1]
 
 
-@pytest.mark.parametrize(("refit", "joint"), [("patch", True), ("channel", False), ("off", False)])
-def test_the_choice_knows_whether_pairs_will_be_refitted_together(place, monkeypatch, refit, joint):
+@pytest.mark.parametrize(
+    ("kind", "refit", "joint"),
+    [
+        ("sparsity", "patch", True),
+        ("size", "patch", True),
+        ("macs", "patch", False),
+        ("latency", "patch", False),
+        ("sparsity", "channel", False),
+        ("sparsity", "off", False),
+    ],
+)
+def test_the_choice_knows_whether_pairs_will_be_refitted_together(
+    place, monkeypatch, kind, refit, joint
+):
+    from dataclasses import replace
+
     from discedit_onnx.editing import pruner as module
 
     told = []
@@ -176,7 +190,7 @@ def test_the_choice_knows_whether_pairs_will_be_refitted_together(place, monkeyp
         module, "least_squares", lambda *a, **k: told.append(k["joint"]) or real(*a, **k)
     )
     work, _ = samples(place)
-    assert pruner(place, work, refit=refit).order is not None
+    assert replace(pruner(place, work, refit=refit), kind=kind).order is not None
     assert told == [joint]
 
 

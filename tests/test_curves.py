@@ -167,14 +167,14 @@ def test_only_what_lies_between_two_layers_counts_as_before_where_these_mend_it(
     """Others count more: a spine, and what two layers read, or the head alone."""
     proto = TOPOLOGIES[name].build()
     coupling, alone = saliency(proto)
-    _, joint = saliency(proto, joint=True)
+    _, apart = saliency(proto, apart=True)
     inner = [between_two_layers(coupling, group) for group in coupling.groups]
     assert any(inner)
     assert not all(inner)
     for group, mended in zip(coupling.groups, inner, strict=True):
         times = 1.0 if mended else curves.APART
         own = group.components[np.isfinite(alone[group.components])]
-        np.testing.assert_allclose(joint[own], times * alone[own], rtol=1e-6)
+        np.testing.assert_allclose(apart[own], times * alone[own], rtol=1e-6)
 
 
 def between_two_layers(coupling, group):

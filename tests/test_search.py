@@ -167,7 +167,7 @@ def test_components_are_ranked_once(place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "refit", "joint"),
+    ("kind", "refit", "apart"),
     [
         ("sparsity", "patch", True),
         ("size", "patch", True),
@@ -177,8 +177,8 @@ def test_components_are_ranked_once(place, monkeypatch):
         ("sparsity", "off", False),
     ],
 )
-def test_the_choice_knows_whether_pairs_will_be_refitted_together(
-    place, monkeypatch, kind, refit, joint
+def test_what_no_two_layers_mend_counts_more_where_pairs_are_refitted_and_not_for_speed(
+    place, monkeypatch, kind, refit, apart
 ):
     from dataclasses import replace
 
@@ -187,11 +187,11 @@ def test_the_choice_knows_whether_pairs_will_be_refitted_together(
     told = []
     real = module.least_squares
     monkeypatch.setattr(
-        module, "least_squares", lambda *a, **k: told.append(k["joint"]) or real(*a, **k)
+        module, "least_squares", lambda *a, **k: told.append(k["apart"]) or real(*a, **k)
     )
     work, _ = samples(place)
     assert replace(pruner(place, work, refit=refit), kind=kind).order is not None
-    assert told == [joint]
+    assert told == [apart]
 
 
 def test_without_labels_the_dense_model_is_held_for_right(place):

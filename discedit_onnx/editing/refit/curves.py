@@ -68,7 +68,7 @@ def least_squares(
     judge: Sequence[Feeds],
     *,
     aim: onnx.ModelProto | None = None,
-    joint: bool = False,
+    apart: bool = False,
     device: str = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -82,9 +82,9 @@ def least_squares(
     convex, over what it saves: cut off anywhere, the order that follows is the Lagrangian optimum
     if the errors of groups add up.
 
-    The curves know of refitted readers only. Where both layers around a group will be refitted
-    together (`pairs`), less of its error stays than where they will not, as on a residual spine:
-    the latter counts `APART` times (measured, see docs/pruning.md).
+    The curves know of refitted readers only. Where both layers around a group are refitted together
+    afterwards (`pairs`), less of its error stays than where they are not, as on a residual spine:
+    with `apart`, the latter counts `APART` times (measured, see docs/pruning.md).
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def least_squares(
         Other batches, to measure the error on.
     aim
         The model whose outputs count; the dense model itself unless another is given.
-    joint
-        Whether pairs of layers will be refitted together afterwards, as `refit` does for "patch".
+    apart
+        Whether what no two layers mend together counts more: where `refit` follows with "patch".
     device, seed, progress
         As in `refit`.
 
@@ -114,7 +114,7 @@ def least_squares(
     moments = _gather(coupling, list(layers.values()), fit, device, seed)
     consumers = [[c for c in found if c.layer.node in moments] for found in consumers]
     outputs = _Outputs(view, aim, judge, device)
-    pairs = find_pairs(view, find_layers(view)) if joint else {}
+    pairs = find_pairs(view, find_layers(view)) if apart else {}
     size = magnitude(coupling, 2)
     saliency = np.zeros(coupling.size)
     begins = [_begin(coupling, group) for group in coupling.groups]
@@ -127,7 +127,7 @@ def least_squares(
         saved = cost.total - cost.left(_first(coupling, group, done, 1))
         rise = scipy.optimize.isotonic_regression(np.diff(curve)).x
         order = group.components[done.order]
-        if joint and not (len(found) == 1 and found[0].layer.node in pairs):
+        if apart and not (len(found) == 1 and found[0].layer.node in pairs):
             rise *= APART
         rise += TIES * rise.max(initial=1e-300) * np.arange(len(rise))
         saliency[order] = rise / max(saved, 1e-300)

@@ -15,6 +15,7 @@ from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.editing.refit import curves
 from discedit_onnx.editing.refit.batches import gather_batches
 from discedit_onnx.editing.refit.curves import least_squares
+from discedit_onnx.editing.refit.layers import find_layers
 from discedit_onnx.editing.verify import random_feeds
 from discedit_onnx.graph.cost import MacCount, ParameterCount
 from discedit_onnx.graph.coupling import analyse
@@ -125,7 +126,7 @@ def test_flattened_maps_are_one_block_of_features():
     proto = net.model(net.gemm(dense, 6 * SIZE * SIZE, 5))
     coupling = analyse(proto)
     (group,) = coupling.groups
-    (consumer,) = curves._consumers(coupling, group)
+    (consumer,) = curves._consumers(coupling, group, find_layers(coupling.view))
     places = np.arange(6 * SIZE * SIZE).reshape(6, -1)
     np.testing.assert_array_equal(consumer.blocks[consumer.of], places)
     _, found = saliency(proto)
@@ -135,7 +136,8 @@ def test_flattened_maps_are_one_block_of_features():
 def test_a_group_that_no_layer_reads_is_ordered_by_size():
     """A grouped convolution makes no regression for a group: the size of the weights decides."""
     coupling, found = saliency(TOPOLOGIES["conv_grouped[groups=2]"].build())
-    alone = [g for g in coupling.groups if not curves._consumers(coupling, g)]
+    layers = find_layers(coupling.view)
+    alone = [g for g in coupling.groups if not curves._consumers(coupling, g, layers)]
     assert alone
     size = magnitude(coupling, 2)
     for group in alone:

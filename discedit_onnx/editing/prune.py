@@ -15,7 +15,7 @@ from .criteria import check_criterion, defaults, require_data
 from .measures import WithBiases, cost_of
 from .order import Limits, Ranking, removal_order
 from .pruner import Pruner
-from .refit.refit import missing_biases
+from .refit.biases import missing_biases
 from .rounds import in_rounds
 
 if TYPE_CHECKING:

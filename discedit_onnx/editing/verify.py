@@ -116,11 +116,10 @@ def _full_update(coupling: Coupling, removed: NDArray[np.bool_], update: Update)
 def _full_bias(coupling: Coupling, removed: NDArray[np.bool_], bias: Bias) -> Bias:
     """A bias for all outputs: 0 for those that were cut."""
     node = coupling.view.producer.get(bias.node)
-    axes = coupling.equations.axes.get(bias.node)
-    ids = axes[1 if node and node.op in ("Conv", "ConvTranspose") else -1] if axes else None
-    if ids is None:  # nothing of it was cut
+    axis = 1 if node and node.op in ("Conv", "ConvTranspose") else -1
+    kept = coupling.left(bias.node, axis, removed)
+    if kept is None:
         return bias
-    kept = ~coupling.gone(ids, removed)
     if bias.values.shape != (kept.sum(),):
         raise DataError(f"the bias for {bias.node} does not fit what is left of it")
     full = np.zeros(len(kept), bias.values.dtype)

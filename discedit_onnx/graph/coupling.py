@@ -136,6 +136,20 @@ class Coupling:
         """
         return np.append(removed, False)[self.component[ids]]
 
+    def left(self, name: str, axis: int, removed: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """Which indices of an axis of a computed tensor are left; None if nothing can go there.
+
+        Parameters
+        ----------
+        name, axis
+            Of the tensor.
+        removed
+            Shape (components,).
+        """
+        axes = self.equations.axes.get(name)
+        ids = axes[axis] if axes else None
+        return None if ids is None else ~self.gone(ids, removed)
+
     @cached_property
     def silenceable(self) -> NDArray[np.bool_]:
         """Components that constants multiply wherever they disappear, shape (components,).

@@ -108,13 +108,13 @@ def least_squares(
     ndarray of float64, shape (components,)
         Increase of the outputs' relative squared error for each unit of cost.
     """
-    view = coupling.view
-    consumers = [_consumers(coupling, group) for group in coupling.groups]
-    layers = {c.layer.node: c.layer for found in consumers for c in found}
-    moments = _gather(coupling, list(layers.values()), fit, device, seed)
+    view, layers = coupling.view, find_layers(coupling.view)
+    consumers = [_consumers(coupling, group, layers) for group in coupling.groups]
+    read = {c.layer.node: c.layer for found in consumers for c in found}
+    moments = _gather(coupling, list(read.values()), fit, device, seed)
     consumers = [[c for c in found if c.layer.node in moments] for found in consumers]
     outputs = _Outputs(view, aim, judge, device)
-    pairs = find_pairs(view, find_layers(view)) if apart else {}
+    pairs = find_pairs(view, layers) if apart else {}
     size = magnitude(coupling, 2)
     saliency = np.zeros(coupling.size)
     begins = [_begin(coupling, group) for group in coupling.groups]
@@ -149,12 +149,12 @@ def _begin(coupling: Coupling, group: Group) -> int:
     return 0
 
 
-def _consumers(coupling: Coupling, group: Group) -> list[_Consumer]:
+def _consumers(coupling: Coupling, group: Group, layers: Sequence[Layer]) -> list[_Consumer]:
     """Layers that sum over components of a group, each read as equally many features."""
     found = []
-    layers = {layer.node: layer for layer in find_layers(coupling.view) if layer.groups == 1}
+    whole = {layer.node: layer for layer in layers if layer.groups == 1}
     for contraction in coupling.contractions:
-        layer = layers.get(contraction.node.outputs[0])
+        layer = whole.get(contraction.node.outputs[0])
         if layer is None or contraction.weights is None or contraction.input != 0:
             continue
         components = coupling.of(contraction.ids)

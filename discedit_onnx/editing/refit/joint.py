@@ -70,22 +70,17 @@ class Regions:
     aim, other
         What the second should come to, and what is added to it, (N, *out, O); `other` may be
         (1, ..., 1) zeros.
-    held_out
-        Regions of the images to judge by, bool (N,).
     """
 
     x: Floats
     there: Floats
     aim: Floats
     other: Floats
-    held_out: NDArray[np.bool_]
 
     def select(self, chosen: NDArray[np.bool_]) -> Regions:
         """Some of the regions."""
         other = self.other[chosen] if len(self.other) > 1 else self.other
-        return Regions(
-            self.x[chosen], self.there[chosen], self.aim[chosen], other, self.held_out[chosen]
-        )
+        return Regions(self.x[chosen], self.there[chosen], self.aim[chosen], other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +104,8 @@ class Joint:
     high: float
 
     @OVERFLOW
-    def improve(self, regions: Regions, first: Fit, second: Fit) -> Fit | None:
-        """Better weights for the first layer, or None where no step helps on held-out images."""
-        seen, unseen = regions.select(~regions.held_out), regions.select(regions.held_out)
+    def improve(self, seen: Regions, unseen: Regions, first: Fit, second: Fit) -> Fit | None:
+        """Better weights for the first layer, or None where no step helps on unseen regions."""
         before = self.error(unseen, first, second)
         step = self._step(seen, first, second)
         for length in LENGTHS:
@@ -134,7 +128,7 @@ class Joint:
         seen = self.second.apply(self.bend.value(inner) * regions.there, second) + regions.other
         missing = self._missing(regions.aim, seen)
         there = np.flatnonzero(regions.there)
-        rows = self.first.slide.patches(regions.x)[:, there]
+        rows = self.first.slide.patches(regions.x, there)
         straight = slope.reshape(-1, slope.shape[-1])[there]
         system = _System(rows, straight, there, inner.shape, self.second, second)
         return system.solve(missing)

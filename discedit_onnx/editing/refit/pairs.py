@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...graph.view import View
-    from .goals import Goal
     from .layers import Layer
 
 STEP = 1e-3
@@ -66,32 +65,29 @@ class Pair:
     ----------
     first, second
         The layers.
-    goal
-        Of the first; behind it comes `bend`, and then the second.
     bend
-        The activation.
+        The activation, between the goal of the first and the second.
     """
 
     first: Layer
     second: Layer
-    goal: Goal
     bend: Bend
 
 
 def find_pairs(view: View, layers: Sequence[Layer]) -> dict[str, Pair]:
     """Layers that are fed by one other layer alone, which feeds nothing else, by their node."""
-    goals = {}
+    sources = {}
     for layer in layers:
         goal = find_goal(view, layer)
         if not goal.other and _plain(view, layer):
-            goals[goal.tensor] = (layer, goal)
+            sources[goal.tensor] = layer
     found = {}
     for layer in layers:
-        if _plain(view, layer) and (source := _source(view, layer, set(goals))):
-            first, goal = goals[source]
+        if _plain(view, layer) and (source := _source(view, layer, set(sources))):
+            first = sources[source]
             if (first.window is None) == (layer.window is None):
                 model = extract(view, view.proto, [source], [layer.input])
-                found[layer.node] = Pair(first, layer, goal, Bend(model))
+                found[layer.node] = Pair(first, layer, Bend(model))
     return found
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from ...graph.view import View, weight_tensors
 from ..plan import Bias, Update
 from ..surgery import apply, store
 from .batches import images_in
+from .biases import zero_biases
 from .channels import fit_channels
 from .equations import Fit, Rows, fit_bias, fit_rows
 from .goals import find_goal
@@ -132,6 +133,7 @@ def refit(
     pairs = find_pairs(coupling.view, work.layers) if kind == "patch" else {}
     work.hold(pair.first for pair in pairs.values())
     for number, layer in enumerate(work.layers):
+        work.look_ahead(number)
         error = work.refit(layer)
         if error > SMALL and layer.node in pairs:
             work.refit_both(pairs[layer.node], error)
@@ -162,14 +164,15 @@ class _Work:
     ) -> None:
         self._coupling, self._removed, self._view = coupling, removed, coupling.view
         self.layers = find_layers(self._view)
-        biases = _zero_biases(coupling, removed, self.layers)
+        biases = zero_biases(coupling, removed, self.layers)
         self._current = apply(self._view.proto, replace(plan, biases=biases))
         self._left = {layer.output: layer for layer in find_layers(View(self._current))}
         self._above, self._below = (Walk(self._view, batches, device) for _ in range(2))
         self._images, self._seed, self._kind = images_in(batches), seed, kind
+        self._goals = {layer.node: find_goal(self._view, layer) for layer in self.layers}
         self._held: set[int] = set()
         self._repairs: dict[str, Repair] = {}
-        self._fitted: dict[str, tuple[Layer, Layer, Goal]] = {}
+        self._fitted: dict[str, Placed] = {}
 
     def hold(self, layers: Iterable[Layer]) -> None:
         """Keep the inputs of these layers until the pairs that they begin are done."""
@@ -177,7 +180,7 @@ class _Work:
 
     def refit(self, layer: Layer) -> float:
         """Refit one layer; its error afterwards, relative to the variance of the aim."""
-        goal, left = find_goal(self._view, layer), self._left[layer.output]
+        goal, left = self._goals[layer.node], self._left[layer.output]
         if not _whole_but_channels(self._coupling, self._removed, goal.tensor, layer.channel_axis):
             return 0.0
         rows, held_out = self._rows(layer, left, goal)
@@ -199,17 +202,14 @@ class _Work:
     def refit_both(self, pair: Pair, error: float) -> None:
         """Refit the layer before one as that one needs it, and it again, while that helps."""
         both = [
-            (layer, self._left[layer.output], goal)
-            for layer, goal in (
-                (pair.first, pair.goal),
-                (pair.second, find_goal(self._view, pair.second)),
-            )
+            (layer, self._left[layer.output], self._goals[layer.node])
+            for layer in (pair.first, pair.second)
         ]
-        regions, joint = self._joint(pair, *both)
+        seen, unseen, joint = self._joint(pair, *both)
         for _ in range(TURNS):
             kept = [_values(self._current, left) for _, left, _ in both]
             repair = self._repairs[pair.second.node]
-            found = joint.improve(regions, *kept)
+            found = joint.improve(seen, unseen, *kept)
             if found is None:
                 return
             self._put(*both[0], found)
@@ -223,12 +223,20 @@ class _Work:
                 return
             error = after
 
+    def look_ahead(self, number: int) -> None:
+        """Run the dense network up to what is aimed at by the layers from this number on."""
+        index = self._view.producer
+        later = self.layers[number:]
+        ends = [index[self._goals[layer.node].tensor].index + 1 for layer in later]
+        if self._kind == "channel":  # that looks at the layers' inputs, too
+            ends += [index[layer.node].index for layer in later]
+        self._above.advance(self._view.proto, min(ends))
+
     def advance(self, layer: Layer, done: Pair | None) -> None:
         """Go on behind a layer, but for what is run again where pairs are not done yet."""
         if done is not None:
             self._held.discard(self._view.producer[done.first.node].index)
         after = self._view.producer[layer.output].index + 1
-        self._above.advance(self._view.proto, after)
         self._below.advance(self._current, min({after, *self._held}))
 
     def collected(self) -> Refit:
@@ -248,7 +256,7 @@ class _Work:
         self._fitted[layer.node] = (layer, left, goal)
 
     def _kept(self, name: str, axis: int) -> NDArray[np.bool_] | None:
-        return _kept(self._coupling, self._removed, name, axis)
+        return self._coupling.left(name, axis, self._removed)
 
     def _aims(self, goal: Goal, axis: int) -> Iterator[NDArray[Any]]:
         """What the dense network has where a layer is needed, of the channels that are left."""
@@ -299,8 +307,8 @@ class _Work:
         rows = Rows(found.x, found.tensors[0], other, scale, goal.low, goal.high)
         return rows, found.held_out
 
-    def _joint(self, pair: Pair, first: Placed, second: Placed) -> tuple[Regions, Joint]:
-        """A pair with one goal, and what it is fitted on."""
+    def _joint(self, pair: Pair, first: Placed, second: Placed) -> tuple[Regions, Regions, Joint]:
+        """A pair with one goal: what it is fitted on, what it is judged by, and itself."""
         axis, goal = pair.second.channel_axis, second[2]
         names = [pair.first.input, *filter(None, [goal.other])]
         inputs = self._below.run(self._current, names)
@@ -308,12 +316,12 @@ class _Work:
             (x, aim, others[0] if others else None)
             for aim, (x, *others) in zip(self._aims(goal, axis), inputs, strict=True)
         )
-        regions, *slides = look(first[1], second[1], batches, self._images, self._seed)
+        seen, unseen, *slides = look(first[1], second[1], batches, self._images, self._seed)
         begin, end = (
             Side(slide, *self._of_left(goal, axis, goal.scale, goal.shift))
-            for slide, goal in zip(slides, (pair.goal, goal), strict=True)
+            for slide, (_, _, goal) in zip(slides, (first, second), strict=True)
         )
-        return regions, Joint(begin, end, pair.bend, goal.low, goal.high)
+        return seen, unseen, Joint(begin, end, pair.bend, goal.low, goal.high)
 
 
 def _values(model: onnx.ModelProto, layer: Layer) -> Fit:
@@ -325,36 +333,11 @@ def _values(model: onnx.ModelProto, layer: Layer) -> Fit:
     return Fit(matrix, bias.astype(np.float64).reshape(layer.groups, -1))
 
 
-def missing_biases(view: View) -> int:
-    """Biases that a refit may add: one for each output of a layer that has no place for it."""
-    widths = 0
-    for layer in find_layers(view):
-        if layer.bias is None and not find_goal(view, layer).beta:
-            dims = view.initializers[layer.weight].dims
-            widths += dims[1] * layer.groups if layer.transposed else dims[0]
-    return widths
-
-
-def _zero_biases(
-    coupling: Coupling, removed: NDArray[np.bool_], layers: Sequence[Layer]
-) -> tuple[Bias, ...]:
-    """A bias of nothing for layers that have none, so that all can be refitted alike."""
-    biases = []
-    for layer in (layer for layer in layers if layer.bias is None):
-        tensor = coupling.view.initializers[layer.weight]
-        weight = np.empty(tensor.dims, helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        width = layer.matrix(weight).shape[2] * layer.groups
-        keep = _kept(coupling, removed, layer.output, layer.channel_axis)
-        width = width if keep is None else int(keep.sum())
-        biases.append(Bias(layer.node, np.zeros(width, weight.dtype)))
-    return tuple(biases)
-
-
 def _collected(
     model: onnx.ModelProto,
     coupling: Coupling,
     removed: NDArray[np.bool_],
-    fitted: Iterable[tuple[Layer, Layer, Goal]],
+    fitted: Iterable[Placed],
     repairs: tuple[Repair, ...],
 ) -> Refit:
     """The new values, for layers as they were and as they are in the refitted model."""
@@ -369,7 +352,7 @@ def _collected(
         if layer.bias is not None:
             updates.append(Update(layer.bias, bias))
         elif goal.beta:
-            keep = _kept(coupling, removed, layer.output, layer.channel_axis)
+            keep = coupling.left(layer.output, layer.channel_axis, removed)
             scale = goal.scale if keep is None else goal.scale[keep]
             beta = numpy_helper.to_array(tensors[goal.beta])
             updates.append(Update(goal.beta, (beta + scale * bias).astype(beta.dtype)))
@@ -386,12 +369,3 @@ def _whole_but_channels(
     if axes:
         del axes[axis]
     return not any(coupling.gone(ids, removed).any() for ids in axes if ids is not None)
-
-
-def _kept(
-    coupling: Coupling, removed: NDArray[np.bool_], name: str, axis: int
-) -> NDArray[np.bool_] | None:
-    """Which indices of an axis are left; None if all are."""
-    axes = coupling.equations.axes.get(name)
-    ids = None if axes is None else axes[axis]
-    return None if ids is None else ~coupling.gone(ids, removed)

@@ -30,7 +30,7 @@ MOST_BYTES = 256 << 20
 
 def look(
     first: Layer, second: Layer, batches: Iterable[Values], images: int, seed: int
-) -> tuple[Regions, Sliding, Sliding]:
+) -> tuple[Regions, Regions, Sliding, Sliding]:
     """Cut one region out of every image, at random, or of fewer where they take too much memory.
 
     Parameters
@@ -46,8 +46,8 @@ def look(
 
     Returns
     -------
-    regions
-        What was cut out.
+    seen, unseen
+        What was cut out of the images to fit on, and of those to judge by.
     first, second
         The layers on these regions.
     """
@@ -74,7 +74,8 @@ def look(
     x, there, aim, *others = (np.concatenate(part) for part in zip(*found, strict=True))
     other = others[0] if others else np.zeros((1,) * aim.ndim, np.float32)
     judged = held_out(begun, images)[np.concatenate(numbers)]
-    return Regions(x, there, aim, other, judged), *slides
+    regions = Regions(x, there, aim, other)
+    return regions.select(~judged), regions.select(judged), *slides
 
 
 def _sides(lengths: tuple[int, ...], features: int, images: int) -> tuple[int, ...]:

@@ -68,11 +68,21 @@ class Sliding:
             x[part] = found.transpose(1, 0, 2).reshape(x[part].shape)
         return x
 
-    def patches(self, x: Floats) -> Floats:
-        """The rows that the matrix multiplies: (groups, N * out, features)."""
-        found = np.stack([x[place] for place in self._places()], axis=-1)
-        split = found.reshape(-1, self.groups, x.shape[-1] // self.groups * self.window.size)
-        return np.ascontiguousarray(split.transpose(1, 0, 2))
+    def patches(self, x: Floats, there: NDArray[np.int64]) -> Floats:
+        """The rows that the matrix multiplies, (groups, places, features).
+
+        Those at some places, rising flat indices of (N, *out).
+        """
+        each, width = int(np.prod(self.out)), x.shape[-1] * self.window.size
+        found = np.empty((self.groups, len(there), width // self.groups), np.float32)
+        step = max(1, CHUNK_BYTES // (4 * each * width))
+        for start in range(0, len(x), step):
+            begin, end = np.searchsorted(there, (start * each, (start + step) * each))
+            some = x[start : start + step]
+            whole = np.stack([some[place] for place in self._places()], axis=-1)
+            rows = whole.reshape(-1, self.groups, found.shape[2])[there[begin:end] - start * each]
+            found[:, begin:end] = rows.transpose(1, 0, 2)
+        return found
 
     def _places(self) -> Iterator[tuple[slice, ...]]:
         """Where each position of the kernel meets the regions that are read."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...calibration.placement import tap_components
 from ..refit.layers import find_layers
-from .maps import LayerEdit, matrix_of, spread
-from .spans import class_means, tap_of
+from .maps import LayerEdit, matrix_of
+from .reads import read_of
+from .spans import class_means
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ...calibration.moments import Moments
     from ...calibration.second import SecondMoments
     from ...graph.coupling import Coupling
+    from ...graph.view import View
+    from .reads import Read
 
 RIDGE = 1e-3
 """Of the regression, relative to the mean variance of the channels that stay."""
@@ -56,27 +60,36 @@ def filled(
     view = coupling.view
     known = {edit.layer: edit for edit in edits}
     for layer in find_layers(view):
-        tap, means = tap_of(view, moments, layer), class_means(view, moments, layer)
-        if tap is None or means is None or layer.groups != 1:
+        read = read_of(view, moments, layer)
+        if read is None or layer.groups != 1:
             continue
-        component = tap_components(coupling, tap)
+        component = tap_components(coupling, read.tap)
         missing = (component >= 0) & np.append(gone, False)[component]
         if not missing.any():
             continue
         retained = np.setdiff1d(np.flatnonzero(moments.count), forgotten)
-        fill, offset = _fill(second.get(tap.tensor), missing, means[retained].mean(axis=0))
-        matrix = matrix_of(view, layer)
-        old = known.get(layer, LayerEdit(layer, None, None, np.zeros(matrix.shape[1])))
-        behind = np.eye(len(fill)) if old.before is None else old.before
-        width = max(len(fill), len(behind))
-        before = spread(fill, width) @ spread(behind, width)
-        size = len(matrix) // width
-        added = np.repeat(np.repeat(offset, width // len(offset)) @ spread(behind, width), size)
-        shift = added @ matrix
-        if old.after is not None:
-            shift = shift @ old.after
-        known[layer] = LayerEdit(layer, before, old.after, old.shift + shift)
+        mean = class_means(moments, read.tap)[retained].mean(axis=0)
+        fill, offset = _fill(second.get(read.tap.tensor), missing, mean)
+        nothing = LayerEdit(layer, None, None, np.zeros(matrix_of(view, layer).shape[1]))
+        known[layer] = _in_front(view, known.get(layer, nothing), read, fill, offset)
     return list(known.values())
+
+
+def _in_front(
+    view: View, edit: LayerEdit, read: Read, fill: NDArray[np.float64], offset: NDArray[np.float64]
+) -> LayerEdit:
+    """An edit that reads ``x @ fill + offset``, by channels, where it read x."""
+    shift = read.at_places(offset) @ edit.read(matrix_of(view, edit.layer))
+    if edit.after is not None:
+        shift = shift @ edit.after
+    before, places = fill, edit.places
+    if edit.before is None:
+        places = read.places
+    elif places is not None:
+        before = fill @ edit.before
+    else:
+        before = read.mapped(fill) @ edit.before
+    return replace(edit, before=before, places=places, shift=edit.shift + shift)
 
 
 def _fill(

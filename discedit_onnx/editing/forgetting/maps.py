@@ -38,6 +38,9 @@ class LayerEdit:
     before : float64 (C, C) or (F, F), or None
         Acts on the input's channels, the same at every position; or on all that a convolution's
         kernel sees, in the order of `Layer.rows`.
+    places : int64 (P, C), or None
+        The features, in that order, which are the channels at each place that `before` acts on.
+        None where those of a channel lie side by side.
     after : float64 (K, K), or None
         Acts on the output's channels.
     shift : float64 (K,)
@@ -48,6 +51,16 @@ class LayerEdit:
     before: NDArray[np.float64] | None
     after: NDArray[np.float64] | None
     shift: NDArray[np.float64]
+    places: NDArray[np.int64] | None = None
+
+    def read(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights (F, K) that do on the input what these do behind `before`."""
+        if self.before is None:
+            return matrix
+        places = at_places(self.before, self.places, len(matrix))
+        found = np.empty_like(matrix)
+        found[places] = self.before @ matrix[places]
+        return found
 
 
 def matrix_of(view: View, layer: Layer) -> NDArray[np.float64]:
@@ -63,13 +76,21 @@ def bias_of(view: View, layer: Layer, outputs: int) -> NDArray[np.float64]:
     return numpy_helper.to_array(view.initializers[layer.bias]).astype(np.float64).reshape(-1)
 
 
-def spread(before: NDArray[np.float64], features: int) -> NDArray[np.float64]:
-    """A map of channels as one of all features, of which those of a channel lie side by side."""
-    return np.kron(before, np.eye(features // len(before))).astype(np.float64)
+def at_places(
+    values: NDArray[np.float64], places: NDArray[np.int64] | None, features: int
+) -> NDArray[np.int64]:
+    """Where values of channels, (C,) or (C, C), stand among the features: (P, C)."""
+    if places is not None:
+        return places
+    return np.arange(features).reshape(len(values), -1).T
 
 
 def at_input(
-    view: View, layer: Layer, before: NDArray[np.float64], offset: NDArray[np.float64]
+    view: View,
+    layer: Layer,
+    before: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    places: NDArray[np.int64] | None = None,
 ) -> LayerEdit:
     """The edit that makes ``x @ before + offset`` of a layer's input.
 
@@ -84,10 +105,20 @@ def at_input(
         A layer of one group.
     before, offset
         Shapes (C, C) and (C,), or (F, F) and (F,); see `LayerEdit`.
+    places
+        As there.
     """
+    shift = product(view, layer, offset, places)
+    return LayerEdit(layer, before, None, shift, places)
+
+
+def product(
+    view: View, layer: Layer, values: NDArray[np.float64], places: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """What a layer makes, without its bias, of channels (C,) that are the same at every place."""
     matrix = matrix_of(view, layer)
-    shift = np.repeat(offset, len(matrix) // len(offset)) @ matrix
-    return LayerEdit(layer, before, None, shift)
+    summed: NDArray[np.float64] = matrix[at_places(values, places, len(matrix))].sum(axis=0)
+    return values @ summed
 
 
 def fold(view: View, edits: Iterable[LayerEdit]) -> tuple[tuple[Update, ...], tuple[Bias, ...]]:
@@ -100,8 +131,7 @@ def fold(view: View, edits: Iterable[LayerEdit]) -> tuple[tuple[Update, ...], tu
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         matrix = matrix_of(view, layer)
         bias = bias_of(view, layer, matrix.shape[1])
-        if edit.before is not None:
-            matrix = spread(edit.before, len(matrix)) @ matrix
+        matrix = edit.read(matrix)
         if edit.after is not None:
             matrix, bias = matrix @ edit.after, bias @ edit.after
         bias = bias + edit.shift
@@ -134,7 +164,7 @@ def explicit(proto: onnx.ModelProto, edits: Iterable[LayerEdit]) -> onnx.ModelPr
         layer, made = edit.layer, _Nodes(model, edit.layer)
         first, last = place[layer.node], place[layer.output]
         if edit.before is not None:
-            _before(made, model.graph.node[first], edit.before)
+            _before(made, model.graph.node[first], edit.before, edit.places)
         ahead[first], made.nodes = made.nodes, []
         name = model.graph.node[last].output[0] = f"{layer.output}.kept"
         if edit.after is not None:
@@ -175,6 +205,26 @@ class _Nodes:
             self.add("MatMul", [x, self.constant(matrix, f"{result}.map")], result)
         return result
 
+    def at_places(
+        self, x: str, matrix: NDArray[np.float64], places: NDArray[np.int64], stem: str
+    ) -> str:
+        """Channels times a matrix, where those of a place are told among the features."""
+        if len(places) == 1 and (places[0] == np.arange(len(matrix))).all():
+            return self.product(x, matrix, f"{stem}.seen")
+        back = np.argsort(places.reshape(-1))
+        numbers = {"order": places.reshape(-1), "rows": [-1, len(matrix)], "back": back}
+        for name, values in numbers.items():
+            self.graph.initializer.append(
+                numpy_helper.from_array(np.asarray(values, np.int64), f"{stem}.{name}")
+            )
+        self.add("Gather", [x, f"{stem}.order"], f"{stem}.ordered", axis=-1)
+        self.add("Reshape", [f"{stem}.ordered", f"{stem}.rows"], f"{stem}.channels")
+        self.product(f"{stem}.channels", matrix, f"{stem}.seen_rows")
+        self.add("Shape", [x], f"{stem}.shape")
+        self.add("Reshape", [f"{stem}.seen_rows", f"{stem}.shape"], f"{stem}.whole")
+        self.add("Gather", [f"{stem}.whole", f"{stem}.back"], f"{stem}.seen", axis=-1)
+        return f"{stem}.seen"
+
     def sum(self, x: str, row: NDArray[np.float64], result: str) -> None:
         row = row.reshape(-1, *[1] * self.axes)
         self.add("Add", [x, self.constant(row, f"{result}.shift")], result)
@@ -183,19 +233,27 @@ class _Nodes:
         self.nodes.append(helper.make_node(op, inputs, [result], **attributes))
 
 
-def _before(made: _Nodes, node: onnx.NodeProto, before: NDArray[np.float64]) -> None:
+def _before(
+    made: _Nodes,
+    node: onnx.NodeProto,
+    before: NDArray[np.float64],
+    places: NDArray[np.int64] | None,
+) -> None:
     """Put a map in front of a node: of its channels, or of the patches that its kernel sees."""
     weight, x, stem = made.weight, node.input[0], node.output[0]
     if not made.axes:
         features = weight.shape[0] if made.layer.transposed else weight.shape[1]
-        node.input[0] = made.product(x, spread(before, features), f"{stem}.seen")
+        node.input[0] = made.at_places(x, before, at_places(before, places, features), stem)
         return
-    channels = weight.shape[1]
-    if len(before) == channels:
-        node.input[0] = made.product(x, before, f"{stem}.seen")
+    channels, size = weight.shape[1], int(np.prod(weight.shape[2:]))
+    read = at_places(before, places, channels * size)
+    if len(read) >= size and len(before) <= channels:  # the same at each position of the kernel
+        wide = np.zeros((channels, channels))
+        for place in read[read[:, 0] % size == 0] // size:
+            wide[np.ix_(place, place)] = before
+        node.input[0] = made.product(x, wide, f"{stem}.seen")
         return
     # The patches become channels, so that the layer's own product is one of single positions.
-    size = int(np.prod(weight.shape[2:]))
     unit = np.eye(channels * size).reshape(channels * size, channels, *weight.shape[2:])
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     patches = [x, made.constant(unit, f"{stem}.unit")]

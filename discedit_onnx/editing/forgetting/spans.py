@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...calibration.placement import CLIMBED
 from ...errors import DataError
 from ..refit.goals import find_goal
 from ..refit.layers import find_layers
-from .maps import LayerEdit, at_input, bias_of, matrix_of
+from .maps import LayerEdit, at_input, bias_of, matrix_of, product
+from .reads import read_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,17 +65,16 @@ def span_edits(
     """
     edits = []
     for layer, depth in later_layers(view, head):
-        read, written = tap_of(view, moments, layer), tap_behind(view, moments, layer)
+        read, written = read_of(view, moments, layer), tap_behind(view, moments, layer)
         if read is None:
             continue
-        means = moments.select(["mean"]).mean[:, moments.slices[read.tensor], 0]
-        basis, centre = off_span(means, moments.count, forgotten)
+        basis, centre = off_span(class_means(moments, read.tap), moments.count, forgotten)
         removed = strength * depth * basis @ basis.T
-        edit = at_input(view, layer, np.eye(len(removed)) - removed, centre @ removed)
+        before, offset = np.eye(len(removed)) - removed, centre @ removed
+        edit = at_input(view, layer, before, offset, read.places)
         if written is not None:
-            means = moments.select(["mean"]).mean[:, moments.slices[written.tensor], 0]
-            basis, _ = off_span(means, moments.count, forgotten)
-            edit = _at_output(view, edit, strength * depth * basis @ basis.T, centre)
+            off, _ = off_span(class_means(moments, written), moments.count, forgotten)
+            edit = _at_output(view, edit, strength * depth * off @ off.T, centre)
         if basis.shape[1]:
             edits.append(edit)
     if not edits:
@@ -106,13 +105,12 @@ def _at_output(
         Mean of what the layer reads, over the retained classes, (C,).
     """
     layer = edit.layer
-    matrix = matrix_of(view, layer)
-    mean = np.repeat(centre, len(matrix) // len(centre)) @ matrix
-    mean = mean + bias_of(view, layer, matrix.shape[1])
+    mean = product(view, layer, centre, edit.places)
+    mean = mean + bias_of(view, layer, len(mean))
     scale = np.broadcast_to(find_goal(view, layer).scale, mean.shape)
     seen = scale[:, None] * removed / scale
     after = np.eye(len(mean)) - seen
-    return LayerEdit(layer, edit.before, after, edit.shift @ after + mean @ seen)
+    return LayerEdit(layer, edit.before, after, edit.shift @ after + mean @ seen, edit.places)
 
 
 def later_layers(view: View, head: Layer) -> list[tuple[Layer, float]]:
@@ -130,11 +128,8 @@ def later_layers(view: View, head: Layer) -> list[tuple[Layer, float]]:
     ]
 
 
-def class_means(view: View, moments: Moments, layer: Layer) -> NDArray[np.float64] | None:
-    """Class means (K, C) of the channels that a layer reads; None where no tap saw them."""
-    tap = tap_of(view, moments, layer)
-    if tap is None:
-        return None
+def class_means(moments: Moments, tap: Tap) -> NDArray[np.float64]:
+    """Class means (K, C) of a tap's channels."""
     return moments.select(["mean"]).mean[:, moments.slices[tap.tensor], 0]
 
 
@@ -150,23 +145,6 @@ def tap_behind(view: View, moments: Moments, layer: Layer) -> Tap | None:
             return None
         (name,) = behind
     return taps[name] if taps[name].length == width else None
-
-
-def tap_of(view: View, moments: Moments, layer: Layer) -> Tap | None:
-    """The tap that sees the channels that a layer reads, where there is one."""
-    name, shape = layer.input, view.shapes.get(layer.input)
-    if shape is None:
-        return None
-    taps = {tap.tensor: tap for tap in moments.taps}
-    while name not in taps:
-        node = view.producer.get(name)
-        if node is None or node.domain or node.op not in CLIMBED:
-            return None
-        name = node.inputs[0]
-    tap, width = taps[name], shape[layer.channel_axis]
-    # Flattened maps: the positions of a channel lie side by side only where channels came first.
-    fits = width == tap.length or (tap.axis == 1 and width is not None and width % tap.length == 0)
-    return tap if fits else None
 
 
 def off_span(

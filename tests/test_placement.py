@@ -9,8 +9,11 @@ import onnx
 import pytest
 from onnx import parser
 
+from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.calibration.placement import place_taps, tap_components
+from discedit_onnx.editing.prune import prune
 from discedit_onnx.graph.coupling import analyse
+from discedit_onnx.model import load
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 
@@ -57,3 +60,50 @@ def test_a_graph_without_components_has_no_taps():
         plain (float[N, 3] x) => (float[N, 2] y) <float[3, 2] w = {1, 2, 3, 4, 5, 6}>
         { y = MatMul(x, w) }""")
     assert place_taps(analyse(model)) == ()
+
+
+FOLDED = {
+    "windows": ("Reshape(x, fold)", "Reshape(r, unfold)"),
+    "time first": ("Transpose<perm=[1, 0, 2]>(x)", "Transpose<perm=[1, 0, 2]>(r)"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_a_tap_does_not_climb_to_where_the_first_axis_is_not_the_batch(name):
+    """Its rows are no images: calibration would fail, or mix them up."""
+    fold, unfold = FOLDED[name]
+    proto = parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 13]>
+        folded (float[N, 3, 8] x) => (float[N, 2] y)
+        <float[8, 4] w = {{{", ".join(["1"] * 32)}}}, float[4, 2] h = {{{", ".join(["1"] * 8)}}},
+         int64[2] fold = {{-1, 8}}, int64[3] unfold = {{-1, 3, 4}}>
+        {{ f = {fold}  m = MatMul(f, w)  r = Relu(m)  u = {unfold}
+           p = ReduceMean<axes=[1], keepdims=0>(u)  y = MatMul(p, h) }}""")
+    coupling = analyse(proto)
+    assert coupling.size == 4
+    (tap,) = place_taps(coupling)
+    assert (tap.tensor, tap.axis) == ("p", 1)
+
+
+def test_what_no_tap_sees_goes_last(tmp_path):
+    """Nothing is known of the first layer, which reads windows: the second is cut."""
+    rng = np.random.default_rng(0)
+    w, v, h = (rng.normal(size=shape).round(2) for shape in ((8, 4), (4, 6), (6, 2)))
+    text = [", ".join(map(str, values.reshape(-1))) for values in (w, v, h)]
+    proto = parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 13]>
+        folded (float[N, 3, 8] x) => (float[N, 2] y)
+        <float[8, 4] w = {{{text[0]}}}, float[4, 6] v = {{{text[1]}}},
+         float[6, 2] h = {{{text[2]}}},
+         int64[2] fold = {{-1, 8}}, int64[3] unfold = {{-1, 3, 6}}>
+        {{ f = Reshape(x, fold)  m = MatMul(f, w)  r = Relu(m)  n = MatMul(r, v)  q = Relu(n)
+           u = Reshape(q, unfold)  p = ReduceMean<axes=[1], keepdims=0>(u)  y = MatMul(p, h) }}""")
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    images = rng.normal(size=(40, 3, 8)).astype(np.float32)
+    data = open_data(model, (images, np.arange(40) % 2))
+    for criterion in ("fisher", "fisher*energy"):
+        edit = prune(model, data=data, sparsity=0.3, criterion=criterion, refit="off", device="cpu")
+        shapes = {t.name: list(t.dims) for t in edit.proto.graph.initializer}
+        assert shapes["w"] == [8, 4]
+        assert shapes["v"][1] < 6

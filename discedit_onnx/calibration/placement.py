@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..graph.axes import Contraction
     from ..graph.coupling import Coupling
+    from ..graph.view import View
     from ..model import Model
 
 CLIMBED = frozenset(
@@ -33,16 +34,20 @@ def taps_of(model: Model) -> tuple[Tap, ...]:
     Raises
     ------
     ModelError
-        If nothing in the model can be removed.
+        If nothing in the model can be removed, or no image's part of it can be looked at.
     """
     couplings = [analyse(model.proto, Reach(True, inside)) for inside in (False, True)]
     if couplings[0].equations.loose:  # without the inexact, more may be picked behind it
         couplings += [analyse(model.proto, Reach(False, inside)) for inside in (False, True)]
     taps = place_taps(*couplings)
     if not taps:
-        raise ModelError(
-            f"{model.path}: nothing in it can be removed; `discedit-onnx inspect` says why"
-        )
+        why = "nothing in it can be removed; `discedit-onnx inspect` says why"
+        if any(coupling.size for coupling in couplings):
+            why = (
+                "images can't be told apart where something can be removed, as in a batch that is "
+                "folded into other axes; prune by least-squares or l1, which need no moments"
+            )
+        raise ModelError(f"{model.path}: {why}")
     return taps
 
 
@@ -52,6 +57,9 @@ def place_taps(*couplings: Coupling) -> tuple[Tap, ...]:
     A consumer reads behind the activation, so that ONNX Runtime's fusions of convolution,
     normalisation and activation survive. In front of a flattening or of global pooling a
     component is one channel with a map, not many features or a single number.
+
+    There is none where the first axis is not the batch: windows or frames folded into it, time
+    first. What is said of an image could not be told from what is said of others.
 
     Parameters
     ----------
@@ -67,16 +75,35 @@ def place_taps(*couplings: Coupling) -> tuple[Tap, ...]:
     found = ((coupling, record) for coupling in couplings for record in coupling.contractions)
     for coupling, contraction in found:
         if (coupling.of(contraction.ids) >= 0).any():
-            name, axis = _climb(coupling, contraction)
-            if name in placed and placed[name].axis != axis:
-                # Another axis of it is looked at: heads there, dimensions inside heads here.
-                name, axis = contraction.node.inputs[contraction.input], contraction.axis
-            shape = coupling.view.shapes.get(name)
-            if axis > 0 and shape is not None and name in coupling.view.varying:
-                length = len(coupling.equations.axes[name][axis])  # type: ignore[arg-type]
-                strides = (_stride(shape, axis, least) for least in (GRID, PRODUCTS))
-                placed.setdefault(name, Tap(name, axis, length, len(shape), *strides))
+            own = contraction.node.inputs[contraction.input], contraction.axis
+            for name, axis in (_climb(coupling, contraction), own):
+                # Another axis may be looked at: heads there, dimensions inside heads here.
+                known = name not in placed or placed[name].axis == axis
+                if known and axis > 0 and _by_image(coupling.view, name):
+                    placed.setdefault(name, _tap(coupling, name, axis))
+                    break
     return tuple(placed.values())
+
+
+def _by_image(view: View, name: str) -> bool:
+    """Whether a tensor is computed, of known rank, and its first axis is the batch."""
+    if name not in view.varying or view.shapes.get(name) is None:
+        return False
+    lengths = view.facts.lengths
+    batches = [_firsts(lengths[given]) for given in view.inputs if given in lengths]
+    return not batches or _firsts(lengths[name]) in filter(all, batches)
+
+
+def _firsts(shapes: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """The first axis of each shape; empty where there is none."""
+    return [shape[:1] for shape in shapes]
+
+
+def _tap(coupling: Coupling, name: str, axis: int) -> Tap:
+    shape = coupling.view.shapes[name]
+    length = len(coupling.equations.axes[name][axis])  # type: ignore[arg-type]
+    strides = (_stride(shape, axis, least) for least in (GRID, PRODUCTS))
+    return Tap(name, axis, length, len(shape), *strides)
 
 
 def _stride(shape: Sequence[int | None], axis: int, least: int) -> int:

@@ -31,7 +31,7 @@ def energy(coupling: Coupling, moments: Moments) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, shape (components,)
-        0 for a component that no tap sees.
+        Infinite for a component that no tap sees: nothing is known of it, so it goes last.
     """
     (squares,) = np.moveaxis(moments.select(["mean_square"]).mean, -1, 0)  # (classes, channels)
     share = moments.count / max(int(moments.count.sum()), 1)
@@ -42,4 +42,4 @@ def energy(coupling: Coupling, moments: Moments) -> NDArray[np.float64]:
         seen = component >= 0
         np.add.at(total, component[seen], found[seen] / max(float(found.mean()), 1e-300))
         np.add.at(times, component[seen], 1)
-    return total / np.maximum(times, 1)
+    return np.where(times > 0, total / np.maximum(times, 1), np.inf)

@@ -287,6 +287,7 @@ def saliency(scores: Scores, reduction: str = DEFAULT_REDUCTION) -> NDArray[np.f
     Returns
     -------
     ndarray of float64, shape (components,)
+        Infinite for a component that no tap sees: nothing is known of it, so it goes last.
 
     Raises
     ------
@@ -297,4 +298,6 @@ def saliency(scores: Scores, reduction: str = DEFAULT_REDUCTION) -> NDArray[np.f
     if found.pairwise != isinstance(scores.comparison, Pairs):
         wanted = "all pairs" if found.pairwise else "classes against the rest"
         raise UsageError(f"{reduction} joins scores of {wanted}; score these")
-    return found.join(scores.per_component(scores.bounds))
+    joined = found.join(scores.per_component(scores.bounds))
+    seen = np.isin(np.arange(scores.components), scores.component)
+    return np.where(seen, joined, np.inf)

@@ -9,11 +9,9 @@ import onnx
 import pytest
 from onnx import parser
 
-from discedit_onnx.calibration.opening import open_data
+import discedit_onnx as dx
 from discedit_onnx.calibration.placement import place_taps, tap_components
-from discedit_onnx.editing.prune import prune
 from discedit_onnx.graph.coupling import analyse
-from discedit_onnx.model import load
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 
@@ -99,11 +97,14 @@ def test_what_no_tap_sees_goes_last(tmp_path):
         {{ f = Reshape(x, fold)  m = MatMul(f, w)  r = Relu(m)  n = MatMul(r, v)  q = Relu(n)
            u = Reshape(q, unfold)  p = ReduceMean<axes=[1], keepdims=0>(u)  y = MatMul(p, h) }}""")
     onnx.save(proto, tmp_path / "m.onnx")
-    model = load(tmp_path / "m.onnx")
+    model = dx.load(tmp_path / "m.onnx")
     images = rng.normal(size=(40, 3, 8)).astype(np.float32)
-    data = open_data(model, (images, np.arange(40) % 2))
+    data = dx.open_data(model, (images, np.arange(40) % 2))
+    moments = dx.calibrate(model, data, device="cpu")
     for criterion in ("fisher", "fisher*energy"):
-        edit = prune(model, data=data, sparsity=0.3, criterion=criterion, refit="off", device="cpu")
+        edit = dx.prune(
+            model, moments=moments, sparsity=0.3, criterion=criterion, refit="off", device="cpu"
+        )
         shapes = {t.name: list(t.dims) for t in edit.proto.graph.initializer}
         assert shapes["w"] == [8, 4]
         assert shapes["v"][1] < 6

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..calibration.classifier import classifier_of
 from ..calibration.gathering import calibrate
 from ..calibration.placement import taps_of
@@ -12,7 +14,7 @@ from ..errors import DataError
 from ..graph.coupling import analyse
 from .edit import Edit
 from .forgetting.classes import find_classes
-from .forgetting.head import find_head
+from .forgetting.head import find_head, require_alone
 from .forgetting.job import Job
 from .forgetting.outputs import drop_columns
 from .forgetting.removal import changed_share
@@ -78,7 +80,7 @@ def forget(
     moments
         Of this model. Needed at level features, where they can be gathered from `data` too.
     classes
-        Indices or names.
+        Indices or names; a single name needs no list.
     way
         How.
     data
@@ -98,9 +100,10 @@ def forget(
     UsageError
         If a class is unknown, or all classes are to be forgotten.
     DataError
-        If the moments are of another model, or nothing is known of the classes.
+        If the moments are of another model, or nothing is known of the classes or of others.
     ModelError
-        If the model's output does not come from a linear layer.
+        If the model's output does not come from a linear layer, or another output tells the
+        classes too.
     GateError
         If the result is not equal to what it should be.
     """
@@ -113,6 +116,9 @@ def forget(
     names, chosen = find_columns(model, moments, classes, data)
     known = classifier_of(model)
     head = find_head(coupling.view, known.output, known.num_classes)
+    require_alone(coupling.view, head, known.num_classes)
+    if way.level == "features":
+        _require_others(moments, data, chosen)
     edit = _done(Job(model, coupling, head, way, chosen, moments, data, device))
     plan = replace(
         edit.plan,
@@ -129,6 +135,15 @@ def _labelled(model: Model, data: Dataset, device: str) -> Dataset:
     data.require_fit(model)
     data.require_labels("forgetting")
     return predict(model, data, device=device) if data.predicted else data
+
+
+def _require_others(moments: Moments | None, data: Dataset | None, chosen: list[int]) -> None:
+    """Refuse images that are all of the classes to be forgotten."""
+    seen = [] if data is None else [data.labels]
+    if moments is not None:
+        seen.append(moments.class_index[moments.count > 0])
+    if any(np.isin(each, chosen).all() for each in seen):
+        raise DataError("there are no images of classes that stay: give images of all classes")
 
 
 def _done(job: Job) -> Forgetting:

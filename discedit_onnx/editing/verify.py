@@ -205,21 +205,31 @@ def compare(
     return Equality(deviation, samples, tolerance, origin, a.device)
 
 
-def _deviation(x: NDArray[Any], y: NDArray[Any]) -> float:
+def _deviation(x: Any, y: Any) -> float:
+    """Largest difference, relative to the largest value; of sequences and maps part by part."""
+    if isinstance(x, dict):
+        same = x.keys() == y.keys()
+        return _deviation(*(np.array([*v.values()]) for v in (x, y))) if same else float("inf")
+    if isinstance(x, list):
+        parts = map(_deviation, x, y)
+        return max(parts, default=0.0) if len(x) == len(y) else float("inf")
     if x.shape != y.shape:
         return float("inf")
     if x.dtype.kind not in "fc":
         return 0.0 if np.array_equal(x, y) else float("inf")
-    same = np.isnan(x) & np.isnan(y) | (x == y)
-    difference = np.where(same, 0.0, x.astype(np.float64) - y)
+    equal = np.isnan(x) & np.isnan(y) | (x == y)
+    difference = np.where(equal, 0.0, x.astype(np.float64) - y)
     largest = float(np.abs(np.where(np.isfinite(x), x, 0)).max(initial=0))
     worst = float(np.abs(difference).max(initial=0))
     return worst / max(largest, float(np.finfo(np.float32).tiny))
 
 
 def _is_half(proto: onnx.ModelProto) -> bool:
+    """Whether a weight or an output is narrower than float32."""
     halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return any(tensor.data_type in halves for tensor in weight_tensors(proto).values())
+    outputs = [value.type.tensor_type.elem_type for value in proto.graph.output]
+    weights = [tensor.data_type for tensor in weight_tensors(proto).values()]
+    return not {*outputs, *weights}.isdisjoint(halves)
 
 
 def random_feeds(view: View, seed: int = 0, batch: int = 4) -> list[dict[str, NDArray[Any]]]:

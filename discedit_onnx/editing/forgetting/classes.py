@@ -13,7 +13,7 @@ SHOWN = 12
 """Classes that an error message lists."""
 
 
-def find_classes(names: Sequence[str], wanted: Sequence[int | str]) -> list[int]:
+def find_classes(names: Sequence[str], wanted: str | Sequence[int | str]) -> list[int]:
     """Indices of the classes to forget, each once, where the request makes sense.
 
     Parameters
@@ -29,7 +29,7 @@ def find_classes(names: Sequence[str], wanted: Sequence[int | str]) -> list[int]
         If a class is unknown, or none or all are to be forgotten.
     """
     found: dict[int, None] = {}
-    for item in wanted:
+    for item in [wanted] if isinstance(wanted, str) else wanted:
         # A name may hold commas itself: "tench, Tinca tinca".
         split = isinstance(item, str) and item not in names and "," in item
         parts = item.split(",") if split and isinstance(item, str) else [item]
@@ -50,10 +50,14 @@ def find_class(names: Sequence[str], wanted: int | str) -> int:
     Raises
     ------
     UsageError
-        If there is no such class; the message lists those that there are.
+        If there is no such class, or several of that name; the message lists them.
     """
     if isinstance(wanted, str) and wanted in names:
-        return list(names).index(wanted)
+        called = [index for index, name in enumerate(names) if name == wanted]
+        if len(called) > 1:
+            several = ", ".join(map(str, called[:SHOWN]))
+            raise UsageError(f"classes {several} are all named {wanted!r}; give an index")
+        return called[0]
     try:
         index = int(wanted)
     except ValueError:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...calibration.classifier import FLOATS
 from ...errors import DataError, ModelError
 from ..refit.layers import find_layers
 from .maps import LayerEdit, bias_of, matrix_of
@@ -64,6 +65,36 @@ def find_head(view: View, output: str, classes: int) -> Layer:
     if head.groups != 1 or matrix_of(view, head).shape[1] != classes:
         raise ModelError(f"no head: {head.node!r} does not make one logit for each class")
     return head
+
+
+def require_alone(view: View, head: Layer, classes: int) -> None:
+    """Refuse a model with another output that tells the same classes, and would go on doing so.
+
+    Parameters
+    ----------
+    view
+        Of the model.
+    head
+        Makes the logits.
+    classes
+        How many they are.
+
+    Raises
+    ------
+    ModelError
+        If an output that has a number for each class does not come from the head.
+    """
+    behind = {head.output}
+    for node in view.nodes:
+        if not behind.isdisjoint((*node.inputs, *node.captured)):
+            behind.update(node.outputs)
+    for name in sorted(set(view.outputs) - behind):
+        lengths = [n for n in (view.shapes.get(name) or ())[1:] if n != 1]
+        if lengths == [classes] and view.element_type(name) in FLOATS:
+            raise ModelError(
+                f"output {name!r} has a number for each class too, and would go on telling the "
+                f"class: only {head.output!r} is edited; export the model with one of them"
+            )
 
 
 def suppressed(view: View, head: Layer, forgotten: Sequence[int]) -> LayerEdit:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from ...errors import UsageError
 from ...graph.view import weight_tensors
 from ..plan import Bias, Update
 from ..surgery import store
@@ -122,7 +123,13 @@ def product(
 
 
 def fold(view: View, edits: Iterable[LayerEdit]) -> tuple[tuple[Update, ...], tuple[Bias, ...]]:
-    """New weights and biases; layers that have no bias get one."""
+    """New weights and biases; layers that have no bias get one.
+
+    Raises
+    ------
+    UsageError
+        If they are too large for their type.
+    """
     updates, biases = [], []
     for edit in edits:
         layer = edit.layer
@@ -136,12 +143,16 @@ def fold(view: View, edits: Iterable[LayerEdit]) -> tuple[tuple[Update, ...], tu
             matrix, bias = matrix @ edit.after, bias @ edit.after
         bias = bias + edit.shift
         weight = layer.weight_of(matrix[None], shape)
-        updates.append(Update(layer.weight, np.ascontiguousarray(weight.astype(dtype))))
+        with np.errstate(over="ignore", invalid="ignore"):
+            weight, bias = (np.ascontiguousarray(v.astype(dtype)) for v in (weight, bias))
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise UsageError(f"new weights for {layer.node!r} overflow: use a smaller strength")
+        updates.append(Update(layer.weight, weight))
         if layer.bias is not None:
             old = numpy_helper.to_array(view.initializers[layer.bias])
-            updates.append(Update(layer.bias, bias.astype(dtype).reshape(old.shape)))
+            updates.append(Update(layer.bias, bias.reshape(old.shape)))
         elif bias.any():
-            biases.append(Bias(layer.node, bias.astype(dtype)))
+            biases.append(Bias(layer.node, bias))
     return tuple(updates), tuple(biases)
 
 
@@ -157,6 +168,7 @@ def explicit(proto: onnx.ModelProto, edits: Iterable[LayerEdit]) -> onnx.ModelPr
     """
     model = onnx.ModelProto()
     model.CopyFrom(proto)
+    _free_constants(model.graph)
     place = {name: i for i, node in enumerate(model.graph.node) for name in node.output[:1]}
     ahead: dict[int, list[onnx.NodeProto]] = defaultdict(list)
     behind: dict[int, list[onnx.NodeProto]] = defaultdict(list)
@@ -177,6 +189,16 @@ def explicit(proto: onnx.ModelProto, edits: Iterable[LayerEdit]) -> onnx.ModelPr
     del model.graph.node[:], model.graph.value_info[:]
     model.graph.node.extend(copies)
     return model
+
+
+def _free_constants(graph: onnx.GraphProto) -> None:
+    """Leave out inputs that say the shape of an initializer: some get another one."""
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) < len(graph.input):
+        copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]
+        del graph.input[:]
+        graph.input.extend(copies)
 
 
 class _Nodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
 from onnx import numpy_helper
 
 from ...graph.coupling import analyse
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-    import onnx
     from numpy.typing import NDArray
 
     from ...graph.coupling import Coupling
@@ -61,7 +61,7 @@ def new_values(
     updates = [
         Update(name, numpy_helper.to_array(after[name]))
         for name, tensor in before.items()
-        if name in after and tensor.dims and _bytes(tensor) != _bytes(after[name])
+        if name in after and tensor.dims and not _same(tensor, after[name])
     ]
     makers = {node.output[0]: node for node in left.graph.node if node.output}
     # The bias is the last input of the node, or of the addition that took over its name.
@@ -93,5 +93,8 @@ def changed_share(model: Model, edited: onnx.ModelProto) -> float:
     return changed / max(total, 1)
 
 
-def _bytes(tensor: onnx.TensorProto) -> bytes:
-    return numpy_helper.to_array(tensor).tobytes()
+def _same(a: onnx.TensorProto, b: onnx.TensorProto) -> bool:
+    """Whether two tensors hold the same bits, or the same strings."""
+    if onnx.TensorProto.STRING in (a.data_type, b.data_type):
+        return list(a.string_data) == list(b.string_data)
+    return numpy_helper.to_array(a).tobytes() == numpy_helper.to_array(b).tobytes()

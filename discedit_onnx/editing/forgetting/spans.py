@@ -61,7 +61,7 @@ def span_edits(
     Raises
     ------
     DataError
-        If the moments know none of the classes.
+        If the moments know none of the classes, or there are no later layers.
     """
     edits = []
     for layer, depth in later_layers(view, head):
@@ -117,15 +117,26 @@ def later_layers(view: View, head: Layer) -> list[tuple[Layer, float]]:
     """The last third of the layers, with their depth in it, which is 1 at the head.
 
     Grouped convolutions are left out: a projection mixes channels that different groups read.
+
+    Raises
+    ------
+    DataError
+        If there are none.
     """
     layers = list(find_layers(view))
     end = layers.index(head)
     first = end - round(LATER * end)
-    return [
+    later = [
         (layer, (number - first + 1) / (end - first + 1))
         for number, layer in enumerate(layers[:end])
         if number >= first and layer.groups == 1 and layer.op != "ConvTranspose"
     ]
+    if not later:
+        raise DataError(
+            "nothing to edit: none of the later layers before the head has weights that can be "
+            "changed for it alone; use --level head"
+        )
+    return later
 
 
 def class_means(moments: Moments, tap: Tap) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,7 +80,9 @@ class Way:
             raise UsageError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
         if not 0 <= self.max_drop < 1:
             raise UsageError(f"--max-drop {100 * self.max_drop:g} is not in [0, 100) points")
-        if self.strength is not None and not self.strength >= 0:
+        if self.strength is not None and not math.isfinite(self.strength):
+            raise UsageError(f"strength {self.strength:g} is not a finite number")
+        if self.strength is not None and self.strength < 0:
             raise UsageError(f"strength {self.strength:g} is below 0")
         if self.round_to < 1:
             raise UsageError(f"--round-to {self.round_to}: give a number from 1 on")
@@ -118,4 +121,4 @@ class Way:
         if self.refit_head and not data:
             raise DataError("--refit-head needs images of the retained classes: give --data")
         if not moments and not data:
-            raise DataError("--level features needs moments, or images to gather them from")
+            raise DataError("level features needs moments, or images to gather them from")

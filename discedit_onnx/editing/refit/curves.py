@@ -287,7 +287,7 @@ def _refitted(
         biases.append(Bias(layer.node, shift[left].astype(old.dtype)))
     else:
         bias = numpy_helper.to_array(tensors[layer.bias])
-        updates.append(Update(layer.bias, (bias + shift)[left].astype(old.dtype)))
+        updates.append(Update(layer.bias, (bias + shift)[..., left].astype(old.dtype)))
 
 
 def _cut(coupling: Coupling, layer: Layer, plan: Plan) -> NDArray[np.int64]:
@@ -334,6 +334,23 @@ class _Outputs:
         return min(float(np.nan_to_num(error, nan=MOST)), MOST)
 
     def _of(self, walk: Walk, proto: onnx.ModelProto) -> NDArray[np.float64]:
-        """All numbers in all outputs."""
-        found = [np.ravel(part) for run in walk.run(proto, self._names) for part in run]
-        return np.concatenate([part.astype(np.float64) for part in found])
+        """All numbers in all outputs; floating-point ones where there are any."""
+        found = [
+            part for run in walk.run(proto, self._names) for out in run for part in _parts(out)
+        ]
+        for kinds in ("f", "fiub"):
+            numbers = [
+                part.ravel().astype(np.float64) for part in found if part.dtype.kind in kinds
+            ]
+            if numbers:
+                return np.concatenate(numbers)
+        return np.empty(0)
+
+
+def _parts(output: Any) -> list[NDArray[Any]]:
+    """The arrays in an output, which may be a sequence or a map, or a sequence of maps."""
+    if isinstance(output, dict):
+        return [np.array([*output.values()])]
+    return (
+        [part for each in output for part in _parts(each)] if isinstance(output, list) else [output]
+    )

@@ -162,8 +162,10 @@ def _layer(view: View, node: Node) -> Layer | None:
         plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
         if any(node.attributes.get(key, value) != value for key, value in plain.items()):
             return None
-        return Layer(name, "Gemm", x, weight, bias, name,
-                     transposed=not node.attributes.get("transB", 0))  # fmt: skip
+        transposed = not node.attributes.get("transB", 0)
+        if bias is not None and not _is_row(view, bias, shape[1 if transposed else 0]):
+            return None
+        return Layer(name, "Gemm", x, weight, bias, name, transposed=transposed)
     if node.op == "MatMul":
         if len(shape) != 2:
             return None
@@ -181,6 +183,11 @@ def owned(view: View, name: str) -> bool:
     known = name in view.initializers and name not in view.outputs
     captured = any(name in node.captured for node in view.nodes)
     return known and len(view.consumers[name]) == 1 and not captured
+
+
+def _is_row(view: View, bias: str, width: int) -> bool:
+    """Whether a constant has a number for each output; a Gemm may add one to all, or a matrix."""
+    return list(view.initializers[bias].dims) in ([width], [1, width])
 
 
 def _added(view: View, node: Node, width: int) -> tuple[str | None, str]:

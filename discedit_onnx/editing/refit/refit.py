@@ -252,7 +252,7 @@ class _Work:
         old = numpy_helper.to_array(tensors[left.weight])
         new = left.weight_of(fit.matrix, old.shape).astype(old.dtype)
         store(tensors[left.weight], new)
-        store(tensors[left.bias], fit.bias.reshape(-1).astype(old.dtype))
+        store(tensors[left.bias], fit.bias.reshape(tensors[left.bias].dims).astype(old.dtype))
         self._fitted[layer.node] = (layer, left, goal)
 
     def _kept(self, name: str, axis: int) -> NDArray[np.bool_] | None:

@@ -1,0 +1,202 @@
+"""Graphs that are valid and rare: outputs of other kinds, biases of other shapes, odd data."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import discedit_onnx as dx
+from discedit_onnx.editing.verify import compare, random_feeds
+from discedit_onnx.errors import DataError, ModelError, UsageError
+from discedit_onnx.graph.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from discedit_onnx.calibration.data import Dataset
+    from discedit_onnx.model import Model
+
+INPUTS, HIDDEN, CLASSES = 6, 8, 3
+FLOAT = TensorProto.FLOAT
+
+
+def network(
+    *more: onnx.NodeProto,
+    outputs: Sequence[onnx.ValueInfoProto] = (),
+    bias: tuple[int, ...] = (HIDDEN,),
+    layers: int = 2,
+    constants: dict[str, np.ndarray] | None = None,
+    batch: str | int = "n",
+    ir_version: int = 8,
+) -> onnx.ModelProto:
+    """Gemm, Relu, ..., head; with more nodes and outputs behind it."""
+    rng = np.random.default_rng(0)
+    widths = [INPUTS, *[HIDDEN] * (layers - 1), CLASSES]
+    weights = {f"w{i}": rng.normal(size=pair) for i, pair in enumerate(pairwise(widths))}
+    weights |= {f"b{i}": rng.normal(size=bias) for i in range(layers - 1)}
+    nodes, name = [], "x"
+    for i in range(layers - 1):
+        nodes.append(helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"g{i}"]))
+        nodes.append(helper.make_node("Relu", [f"g{i}"], [f"r{i}"]))
+        name = f"r{i}"
+    nodes.append(helper.make_node("MatMul", [name, f"w{layers - 1}"], ["logits"]))
+    tensors = [numpy_helper.from_array(w.astype(np.float32), key) for key, w in weights.items()]
+    tensors += [numpy_helper.from_array(array, key) for key, array in (constants or {}).items()]
+    inputs = [helper.make_tensor_value_info("x", FLOAT, [batch, INPUTS])]
+    if ir_version < 4:
+        inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors]
+    logits = helper.make_tensor_value_info("logits", FLOAT, [batch, CLASSES])
+    graph = helper.make_graph([*nodes, *more], "net", inputs, [logits, *outputs], tensors)
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("ai.onnx.ml", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+
+
+def opened(proto: onnx.ModelProto, folder: Path, images: int = 64) -> tuple[Model, Dataset]:
+    onnx.save(proto, folder / "model.onnx")
+    model = dx.load(folder / "model.onnx")
+    rng = np.random.default_rng(1)
+    labels = np.arange(images) % CLASSES
+    x = rng.normal(size=(CLASSES, INPUTS))[labels] + rng.normal(size=(images, INPUTS))
+    return model, dx.open_data(model, (x.astype(np.float32), labels))
+
+
+def ran(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list:
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, feeds)
+
+
+def with_map() -> onnx.ModelProto:
+    """As scikit-learn's converter ends a classifier: a sequence of maps beside the numbers."""
+    kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(FLOAT, []))
+    chances = helper.make_value_info("chances", helper.make_sequence_type_proto(kind))
+    nodes = (
+        helper.make_node("Softmax", ["logits"], ["soft"], axis=1),
+        helper.make_node(
+            "ZipMap", ["soft"], ["chances"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]
+        ),
+    )
+    return network(*nodes, outputs=[chances], layers=4)
+
+
+def with_names() -> onnx.ModelProto:
+    """The name of the best class as a string."""
+    name = helper.make_tensor_value_info("name", TensorProto.STRING, ["n"])
+    nodes = (
+        helper.make_node("ArgMax", ["logits"], ["best"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["table", "best"], ["name"]),
+    )
+    table = np.array(["cat", "dog", "owl"], dtype=object)
+    return network(*nodes, outputs=[name], constants={"table": table}, layers=4)
+
+
+@pytest.mark.parametrize("make", [with_map, with_names])
+def test_outputs_that_are_no_numbers(make, tmp_path):
+    """They are compared with the rest, and count for nothing where errors are measured."""
+    model, data = opened(make(), tmp_path)
+    for refit in ("off", "patch"):
+        edit = dx.prune(model, data=data, sparsity=0.3, refit=refit, device="cpu")
+        assert edit.parameters[1] < edit.parameters[0]
+    gone = dx.forget(model, None, [1], dx.Way(remove=True), data=data, device="cpu")
+    x = data.sample()[0]
+    assert (ran(gone.proto, x)[0].argmax(1) != 1).all()
+
+
+def test_sequences_and_maps_are_compared_part_by_part():
+    proto, other = with_map(), with_map()
+    (weight,) = (t for t in other.graph.initializer if t.name == "w3")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.01, "w3"))
+    feeds = random_feeds(View(proto))
+    assert compare(proto, proto, feeds, "cpu").deviation == 0
+    assert compare(proto, other, feeds, "cpu").deviation > 1e-4
+    del proto.graph.output[0], other.graph.output[0]
+    assert compare(proto, other, feeds, "cpu").deviation > 1e-4
+
+
+def test_another_output_that_tells_the_class_is_refused(tmp_path):
+    """Only one head is edited: the other would still answer with the class."""
+    other = helper.make_tensor_value_info("again", FLOAT, ["n", CLASSES, 1, 1])
+    weights = {
+        "wide": np.random.default_rng(5).normal(size=(HIDDEN, CLASSES)).astype(np.float32),
+        "as_map": np.array([0, CLASSES, 1, 1], np.int64),
+    }
+    nodes = (
+        helper.make_node("MatMul", ["r0", "wide"], ["second"]),
+        helper.make_node("Reshape", ["second", "as_map"], ["again"]),
+    )
+    model, data = opened(network(*nodes, outputs=[other], constants=weights), tmp_path)
+    with pytest.raises(ModelError, match="'again' has a number for each class too"):
+        dx.forget(model, None, [1], dx.Way(level="output"), data=data, device="cpu")
+    behind = helper.make_tensor_value_info("soft", FLOAT, ["n", CLASSES])
+    node = helper.make_node("Softmax", ["logits"], ["soft"], axis=1)
+    model, data = opened(network(node, outputs=[behind]), tmp_path)
+    dx.forget(model, None, [1], dx.Way(level="output"), data=data, device="cpu")
+
+
+@pytest.mark.parametrize("method", ["projection", "leace", "svd", "components"])
+def test_images_of_the_forgotten_class_alone_are_refused(method, tmp_path):
+    model, data = opened(network(layers=3), tmp_path)
+    only = data.take(np.flatnonzero(data.labels == 1))
+    with pytest.raises(DataError, match="no images of classes that stay"):
+        dx.forget(model, None, [1], dx.Way(method=method), data=only, device="cpu")
+    moments = dx.calibrate(model, only, device="cpu")
+    if method in ("projection", "components"):
+        with pytest.raises(DataError, match="no images of classes that stay"):
+            dx.forget(model, moments, [1], dx.Way(method=method), device="cpu")
+
+
+@pytest.mark.parametrize("method", ["projection", "leace"])
+def test_no_later_layer_is_said(method, tmp_path):
+    model, data = opened(network(layers=1), tmp_path)
+    with pytest.raises((DataError, ModelError), match=r"level head|can be removed"):
+        dx.forget(model, None, [1], dx.Way(method=method), data=data, device="cpu")
+
+
+@pytest.mark.parametrize("bias", [(), (1,), (1, HIDDEN), (4, 1), (4, HIDDEN)], ids=str)
+def test_biases_of_a_gemm_of_any_shape(bias, tmp_path):
+    """One number for all, one for each row: no layer to refit; a row in two axes is."""
+    batch = 4 if bias[:1] == (4,) else "n"
+    model, data = opened(network(bias=bias, batch=batch, layers=3), tmp_path)
+    for refit in ("off", "bias", "channel", "patch"):
+        edit = dx.prune(model, data=data, sparsity=0.3, refit=refit, device="cpu")
+        assert edit.parameters[1] < edit.parameters[0]
+        assert all(np.isfinite(found).all() for found in ran(edit.proto, data.sample()[0])[:1])
+    way = dx.Way(level="head")
+    gone = dx.forget(model, None, [1], way, data=data, device="cpu")
+    assert (ran(gone.proto, data.sample()[0])[0].argmax(1) != 1).all()
+
+
+def test_weights_that_overflow_are_refused(tmp_path):
+    """NaN equals NaN where models are compared: such weights must not come so far."""
+    model, data = opened(network(layers=4), tmp_path)
+    moments = dx.calibrate(model, data, device="cpu")
+    with pytest.raises(UsageError, match="overflow: use a smaller strength"):
+        dx.forget(model, moments, [1], dx.Way(strength=1e30), device="cpu")
+
+
+@pytest.mark.parametrize("method", ["leace", "svd"])
+def test_initializers_that_are_inputs_too(method, tmp_path):
+    """As before IR version 4: the reference of the proof gives some of them another shape."""
+    model, data = opened(network(layers=4, ir_version=3), tmp_path)
+    edit = dx.forget(model, None, [1], dx.Way(method=method), data=data, device="cpu")
+    assert (ran(edit.proto, data.sample()[0])[0].argmax(1) != 1).all()
+
+
+def test_an_output_of_half_precision_is_compared_as_such():
+    half = helper.make_tensor_value_info("half", TensorProto.FLOAT16, ["n", CLASSES])
+    node = helper.make_node("Cast", ["logits"], ["half"], to=TensorProto.FLOAT16)
+    proto = network(node, outputs=[half])
+    plain = network()
+    feeds = random_feeds(View(proto))
+    assert (
+        compare(proto, proto, feeds, "cpu").tolerance
+        > compare(plain, plain, feeds, "cpu").tolerance
+    )

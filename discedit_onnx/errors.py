@@ -34,5 +34,32 @@ class GateError(DisceditError):
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, without the rest of its report."""
-    return str(error).strip().split("\n")[0]
+    """What a library's error says, without the rest of its report; its kind if it can't tell."""
+    try:
+        return str(error).strip().split("\n")[0]
+    except Exception:  # what a caller's own code raises may be unfit even to be printed
+        return type(error).__name__
+
+
+def require_count(name: str, value: int) -> None:
+    """Refuse a number of things below 1.
+
+    Raises
+    ------
+    UsageError
+        Naming the argument.
+    """
+    if value < 1:
+        raise UsageError(f"{name} {value}: give a number from 1 on")
+
+
+def require_several(name: str, value: object) -> None:
+    """Refuse one string where a sequence of them is taken: it would be read letter by letter.
+
+    Raises
+    ------
+    UsageError
+        Naming the argument.
+    """
+    if isinstance(value, str):
+        raise UsageError(f"{name} {value!r} is one string; give ({value!r},)")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .amounts import percent
 from .calibration.runner import open_session, run_batches
-from .errors import UsageError
+from .errors import UsageError, require_count
 from .graph.cost import count_parameters
 from .tables import Table, Tabular, facts
 
@@ -112,12 +112,13 @@ def evaluate(
     Raises
     ------
     UsageError
-        If there is no ONNX Runtime, or the device can't be had.
+        If there is no ONNX Runtime, the device can't be had, or the batch size is below 1.
     ModelError
         If the model is not an image classifier, or can't be run.
     DataError
         If the images do not fit the model.
     """
+    require_count("batch_size", batch_size)
     data.require_fit(model)
     if data.predicted:
         raise UsageError(
@@ -165,6 +166,7 @@ def predict(
     UsageError, ModelError, DataError
         As `evaluate`.
     """
+    require_count("batch_size", batch_size)
     data.require_fit(model)
     output = data.classifier.output
     with open_session(model.proto, device) as session:

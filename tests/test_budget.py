@@ -278,6 +278,14 @@ def test_what_is_no_amount(kind, text):
         Budget.parse(kind, text)
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"), [("macs", "1e400M"), ("sparsity", "nan"), ("size", "inf")]
+)
+def test_what_is_not_finite_is_called_so(kind, text):
+    with pytest.raises(UsageError, match=rf"^{kind} (inf|nan) is not a finite number$"):
+        Budget.parse(kind, text)
+
+
 LIMITS = {"sparsity": ("0.999", "more"), "macs": ("0.0001", "less"), "size": ("0.0001", "less")}
 
 
@@ -317,6 +325,22 @@ def test_nothing_is_removed_for_nothing(kind):
         budget = Budget(kind, 0.0 if kind == "sparsity" else 1.0)
         order = removal_order(coupling, saliency(name, 2))
         assert not cut_off(order, budget, cost_of(kind, None, coupling)).any()
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"exclude": ("*",)}, r"graph allows with exclude \*: at most 0\.0000$"),
+        ({"min_channels": 1000}, r"graph allows with min channels 1000: at most 0\.0000$"),
+        ({"only": ("*",), "min_channels": 8}, r"allows with only \* and min channels 8: at most"),
+        ({"round_to": 4}, r"graph allows: at most 0\.\d+$"),
+    ],
+)
+def test_limits_that_bar_a_budget_are_named(tmp_path, limits, says):
+    onnx.save(MODELS["residual_identity"], tmp_path / "model.onnx")
+    model = load(tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match=says):
+        prune(model, sparsity=0.999, criterion="l1", limits=Limits(**limits), device="cpu")
 
 
 @pytest.mark.parametrize("name", ["no_parameters", "nothing_removable"])

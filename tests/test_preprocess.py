@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import classifier, saved
 
+from discedit_onnx.calibration import conventions
+from discedit_onnx.calibration import preprocess as preparing
 from discedit_onnx.calibration.classifier import classifier_of
 from discedit_onnx.calibration.conventions import PRESETS, find_preprocess, from_config, preset
-from discedit_onnx.calibration.preprocess import ImageForm, Preprocess
+from discedit_onnx.calibration.preprocess import LARGEST_SIDE, ImageForm, Preprocess
 from discedit_onnx.errors import DataError
 
 GREY = ImageForm(1, None, None)
@@ -97,6 +102,18 @@ def test_a_config_is_read_as_its_writers_mean_it():
         ({"input_size": [3, 8, 8], "crop_mode": "border"}, "crop_mode"),
         ({"input_size": [3, 8, 8], "interpolation": "odd"}, "interpolation"),
         ({"pretrained_cfg": {"mean": [0.5]}}, "input_size"),
+        ({"input_size": [3, 8, 8], "mean": None}, "mean must be finite numbers"),
+        ({"input_size": [3, 8, 8], "std": {}}, "std must be finite numbers"),
+        ({"input_size": [3, 8, 8], "std": 1e-60}, "std must not be 0"),
+        ({"input_size": [3, 8, 8], "interpolation": []}, "interpolation"),
+        ({"input_size": [3, 8, 8], "crop_pct": 1e-9}, "crop_pct"),
+        ({"input_size": [3, 8, 8], "crop_pct": 1e-320}, "crop_pct"),
+        ({"size": {"shortest_edge": 28}, "crop_pct": 0}, "crop_pct"),
+        ({"size": {"shortest_edge": 28}, "crop_pct": -0.5}, "crop_pct"),
+        ({"size": {"shortest_edge": 28}, "crop_pct": 1e-20}, "crop_pct"),
+        ({"size": {"shortest_edge": 99999999}}, "size 99999999 is more than"),
+        ({"size": 7, "crop_size": {"height": 4, "width": 10**9}}, "crop_size .* is more than"),
+        ({"input_size": [3, 8, 10**9]}, "input_size .* is more than"),
     ],
 )
 def test_a_bad_config_is_named(config, named):
@@ -106,7 +123,56 @@ def test_a_bad_config_is_named(config, named):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[1]"])
+def json_values():
+    numbers = st.one_of(
+        st.sampled_from([0, -1, 1, 2, 28, 384, 10**9, 10**400, 1e-320, 1e-20, 0.875, 1e300]),
+        st.integers(), st.floats(), st.booleans(), st.none(),
+    )  # fmt: skip
+    words = st.sampled_from(
+        ["shortest_edge", "height", "width", "bilinear", "squash", "", "\ud800"]
+    )
+    return st.recursive(
+        numbers | words,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=3),
+        max_leaves=6,
+    )
+
+
+KEYS = sorted(
+    {*conventions.HUGGING_FACE, *conventions.TIMM, *conventions.REFUSED}
+    | {"pretrained_cfg", "test_input_size", "test_crop_pct", "crop_mode", "interpolation"}
+    | {"do_flip_channel_order"}
+)
+BASES = ({}, {"input_size": [1, 28, 28]}, {"size": {"shortest_edge": 28}}, {"size": 7})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(BASES),
+    st.dictionaries(st.sampled_from(KEYS), json_values(), max_size=4),
+    st.sampled_from([GREY, COLOUR, ImageForm(1, 28, 28)]),
+)
+def test_any_config_is_read_or_named(base, config, form):
+    said = ""
+    try:
+        found = from_config({**base, **config}, "cfg.json", form)
+        found.check(form)
+        image = Image.new("L" if form.channels == 1 else "RGB", (3, 2))
+        if found.shortest is None or found.shortest < 500:
+            found.values(np.zeros((2, 3, form.channels), np.uint8), form)
+            found.fit(image, form, "image.png")
+    except DataError as error:
+        said = str(error)
+    assert "\n" not in said
+    assert len(said) < 400
+
+
+def test_one_value_may_stand_for_all_channels_in_timms_config_too():
+    found = from_config({"input_size": [1, 28, 28], "mean": 5, "std": 2.0}, "test", GREY)
+    assert (found.mean, found.std) == ((5.0,), (2.0,))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[1]", b"[" * 100_000])
 def test_a_bad_file_is_named(tmp_path, content):
     model = saved(classifier(), tmp_path)
     with pytest.raises(DataError, match=r"gone\.json: no such"):
@@ -174,6 +240,41 @@ def test_a_wrong_size_is_refused_with_both_sizes(tmp_path):
     with pytest.raises(DataError, match="takes any x 2 pixels"):
         Preprocess().read(file, ImageForm(1, 2, None))
     assert Preprocess().read(file, GREY).shape == (1, 4, 7)
+
+
+@pytest.mark.parametrize("form", [ImageForm(1, 2, 3), ImageForm(3, 2, 3)])
+def test_the_preset_that_a_wrong_size_is_told_of_fits(form):
+    mode = "L" if form.channels == 1 else "RGB"
+    with pytest.raises(DataError, match=r"such as \w+$") as caught:
+        Preprocess().fit(Image.new(mode, (7, 4)), form, "image.png")
+    name = str(caught.value).rpartition(" ")[2]
+    assert name in conventions.CROPPED
+    preset(name, form).check(form)
+
+
+def test_an_image_that_would_become_too_large_is_named():
+    thin = Image.new("L", (60_000, 1))
+    with pytest.raises(DataError, match=r"^thin\.png: would become .* pixels.*shorter side"):
+        Preprocess(shortest=LARGEST_SIDE).fit(thin, GREY, "thin.png")
+
+
+@pytest.mark.parametrize("prepare", [Preprocess(), Preprocess(shortest=4), Preprocess(size=(4, 4))])
+def test_an_image_without_pixels_is_named(prepare):
+    with pytest.raises(DataError, match=r"^none\.png: has no pixels"):
+        prepare.fit(Image.new("L", (0, 4)), GREY, "none.png")
+
+
+def test_large_images_are_read_without_a_warning_up_to_pillows_limit(tmp_path, monkeypatch):
+    file = save(tmp_path, pixels(3))
+    preparing.allow_large.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+        assert Preprocess().read(file, COLOUR).shape == (3, 2, 3)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+        with pytest.raises(DataError, match="bomb"):
+            Preprocess().read(file, COLOUR)
+    preparing.allow_large.cache_clear()
 
 
 def test_resize_is_pillows(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..model import PREPROCESS_KEY
-from .preprocess import BILINEAR, DEFAULT_SCALE, Preprocess
+from .preprocess import BILINEAR, DEFAULT_SCALE, LARGEST_SIDE, Preprocess
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -65,6 +66,8 @@ CROPPED = {
 share of the shorter side that is cut out, filter."""
 
 PRESETS = (*CROPPED, *VALUES)
+LEAST_DEVIATION = 1e-30
+"""Smaller ones are zero in float32, or make infinities of pixels."""
 USUAL_SIDE = 224
 """What images are cut to for a model that takes any size."""
 
@@ -122,7 +125,7 @@ def _find(model: Model, form: ImageForm, asked: str | Path | None) -> Preprocess
     for file in beside(model.path, "config.json"):
         try:
             config = json.loads(file.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # some other program's file
         if isinstance(config, Mapping) and "pretrained_cfg" in config:
             return from_config(config, str(file), form)
@@ -228,7 +231,8 @@ def _resized(found: Preprocess, size: object, share: object, cropped: bool) -> P
     # As ConvNeXt's processor: small images keep a margin, large ones are squeezed.
     if shortest >= 384:
         return replace(found, size=(shortest, shortest))
-    whole = int(shortest / _numbers(share, "crop_pct", found.origin)[0])
+    share = _numbers(share, "crop_pct", found.origin)[0]
+    whole = _uncropped(shortest, share, found.origin)
     return replace(found, shortest=whole, crop=(shortest, shortest))
 
 
@@ -242,19 +246,20 @@ def _from_timm(config: Mapping[str, Any], origin: str, form: ImageForm) -> Prepr
     if form.height is not None and form.width is not None:
         size = (form.height, form.width)
     share = _numbers(share, "crop_pct", origin)[0]
-    if not 0 < share <= 1:
-        raise DataError(f"{origin}: crop_pct must be in (0, 1], not {share:g}")
-    whole = tuple(math.floor(side / share) for side in size)
+    whole = tuple(_uncropped(side, share, origin) for side in size)
     mode = config.get("crop_mode", "center")
     if mode not in ("center", "squash"):
-        raise DataError(f"{origin}: crop_mode {mode!r} is not supported; it may be center, squash")
+        raise DataError(
+            f"{origin}: crop_mode {reprlib.repr(mode)} is not supported; it may be center, squash"
+        )
     name = config.get("interpolation", "bilinear")
-    if name not in FILTERS:
-        raise DataError(f"{origin}: interpolation {name!r} is none of {', '.join(FILTERS)}")
+    if not isinstance(name, str) or name not in FILTERS:
+        known = ", ".join(FILTERS)
+        raise DataError(f"{origin}: interpolation {reprlib.repr(name)} is none of {known}")
     squeezed = mode == "squash" or size[0] != size[1]
     return Preprocess(
-        mean=_numbers(list(config.get("mean", [0.0])), "mean", origin),
-        std=_deviations(_numbers(list(config.get("std", [1.0])), "std", origin), "std", origin),
+        mean=_numbers(config.get("mean", 0.0), "mean", origin),
+        std=_deviations(_numbers(config.get("std", 1.0), "std", origin), "std", origin),
         size=(whole[0], whole[1]) if squeezed else None,
         shortest=None if squeezed else whole[0],
         crop=size,
@@ -268,25 +273,39 @@ def _sides(value: object, origin: str) -> tuple[int, int]:
     """(height, width) of timm's [channels, height, width]."""
     if isinstance(value, list) and len(value) == 3:
         return _size({"height": value[1], "width": value[2]}, "input_size", origin)
-    raise DataError(f"{origin}: input_size must be [channels, height, width], not {value!r}")
+    raise DataError(
+        f"{origin}: input_size must be [channels, height, width], not {reprlib.repr(value)}"
+    )
+
+
+def _uncropped(side: int, share: float, origin: str) -> int:
+    """The side of which a share is then cut out."""
+    if not 0 < share <= 1:
+        raise DataError(f"{origin}: crop_pct must be in (0, 1], not {share:g}")
+    if side > LARGEST_SIDE * share:
+        raise DataError(
+            f"{origin}: crop_pct {share:g} of {side} asks for more than {LARGEST_SIDE} pixels a "
+            "side; give a larger one"
+        )
+    return math.floor(side / share)
 
 
 def _parse(text: str | bytes, origin: str) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:  # not JSON, or not even text
+    except (ValueError, RecursionError) as error:  # not JSON, not even text, or nested too deep
         raise DataError(f"{origin}: not JSON; write a preprocessor_config.json") from error
 
 
 def _deviations(values: tuple[float, ...], key: str, origin: str) -> tuple[float, ...]:
-    if 0.0 in values:
+    if any(abs(value) < LEAST_DEVIATION for value in values):
         raise DataError(f"{origin}: {key} must not be 0")
     return values
 
 
 def _numbers(value: object, key: str, origin: str) -> tuple[float, ...]:
     """A number, or a list of one for each channel, as a tuple."""
-    items: list[object] = value if isinstance(value, list) else [value]
+    items: list[object] = list(value) if isinstance(value, list | tuple) else [value]
     # The bound is far inside float32; NaN and infinity fail the comparison as well.
     values = tuple(
         float(item)
@@ -294,7 +313,7 @@ def _numbers(value: object, key: str, origin: str) -> tuple[float, ...]:
         if isinstance(item, int | float) and not isinstance(item, bool) and -1e30 < item < 1e30
     )
     if not values or len(values) < len(items):
-        raise DataError(f"{origin}: {key} must be finite numbers, not {value!r}")
+        raise DataError(f"{origin}: {key} must be finite numbers, not {reprlib.repr(value)}")
     return values
 
 
@@ -305,7 +324,13 @@ def _size(value: object, key: str, origin: str) -> tuple[int, int]:
         height, width = value.get("height"), value.get("width")
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
         raise DataError(
-            f'{origin}: {key} {value!r} is not supported; give {{"height": H, "width": W}}'
+            f"{origin}: {key} {reprlib.repr(value)} is not supported; give "
+            '{"height": H, "width": W}'
+        )
+    if max(height, width) > LARGEST_SIDE:
+        raise DataError(
+            f"{origin}: {key} {reprlib.repr(value)} is more than {LARGEST_SIDE} pixels a side; "
+            "give a smaller one"
         )
     return height, width
 
@@ -316,6 +341,7 @@ def _resample(value: object, origin: str) -> int:
     numbers = [int(name) for name in Resampling]
     if type(value) is not int or value not in numbers:
         raise DataError(
-            f"{origin}: resample must be one of Pillow's filters {numbers}, not {value!r}"
+            f"{origin}: resample must be one of Pillow's filters {numbers}, not "
+            f"{reprlib.repr(value)}"
         )
     return value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, require_count, require_several
 from .accumulator import Accumulator
 from .checkpoint import Interrupted, signals_deferred
 from .histograms import Histograms, pilot_of, quantile_edges
@@ -100,6 +100,9 @@ class Wanted:
     second: bool = False
     classes: tuple[int, ...] = ()
     edges: Edges | None = None
+
+    def __post_init__(self) -> None:
+        require_several("features", self.features)
 
 
 EVERYTHING = Shard()
@@ -190,8 +193,10 @@ def plan_run(
     Raises
     ------
     UsageError
-        If classes are asked for that are not there, or given edges are of other taps.
+        If classes are asked for that are not there, given edges are of other taps, or the batch
+        size is below 1.
     """
+    require_count("batch_size", batch_size)
     channels = sum(tap.length for tap in taps)
     kept = what_to_keep(data.class_names, channels, wanted.features, wanted.classes)
     if wanted.edges is not None and len(wanted.edges) != channels:
@@ -337,7 +342,7 @@ def calibrate(
     Raises
     ------
     UsageError
-        If there is no ONNX Runtime, or the device can't be had.
+        If there is no ONNX Runtime, the device can't be had, or an argument makes no sense.
     ModelError
         If the model can't be run.
     DataError
@@ -345,6 +350,7 @@ def calibrate(
     Interrupted
         See `gather`.
     """
+    require_several("providers", providers)
     data.require_fit(model)
     data.require_labels("calibration")
     run = plan_run(model, data, taps, wanted, shard, batch_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,9 @@ FloatImage = npt.NDArray[np.float32]
 DEFAULT_SCALE = 1 / 255
 BILINEAR = 2
 """Pillow's number for the filter, and what `resample` means where it is left out."""
+
+LARGEST_SIDE = 8192
+"""In pixels, of what images are resized to: larger ones take gigabytes each."""
 
 COLOUR_MODES = ("RGB", "L", "1", "P", "CMYK", "YCbCr")
 """Pillow modes whose conversion to RGB keeps what the picture shows."""
@@ -63,6 +68,11 @@ class ImageForm:
         if self.channels_last:
             return self.height, self.width, self.channels
         return self.channels, self.height, self.width
+
+    @property
+    def resizing_preset(self) -> str:
+        """A preset that resizes to what the model takes, and has means for its channels."""
+        return "imagenet" if self.channels == 3 else "inception"
 
     def takes(self, width: int, height: int) -> bool:
         """Whether an image of this size fits."""
@@ -196,15 +206,22 @@ class Preprocess:
         Raises
         ------
         DataError
-            If what comes out is not of a size that the model takes.
+            If what comes out is not of a size that the model takes, or too large to be made.
         """
+        if not min(image.size):
+            raise DataError(f"{name}: has no pixels; remove it")
         if self.size is not None:
             image = image.resize(self.size[::-1], self.resample)
         if self.shortest is not None:
             short = min(image.size)
             # As torchvision and transformers round.
-            sides = [int(self.shortest * side / short) for side in image.size]
-            image = image.resize((sides[0], sides[1]), self.resample)
+            width, height = (int(self.shortest * side / short) for side in image.size)
+            if width * height > LARGEST_SIDE**2:
+                raise DataError(
+                    f"{name}: would become {width} x {height} pixels, with a shorter side of "
+                    f"{self.shortest}; give images that are less narrow, or a smaller side"
+                )
+            image = image.resize((width, height), self.resample)
         if self.crop is not None:
             height, width = self.crop
             left = self._corner(image.width - width)
@@ -213,7 +230,8 @@ class Preprocess:
         if not form.takes(image.width, image.height):
             raise DataError(
                 f"{name}: is {image.width} x {image.height} pixels, but the model takes {form}; "
-                "give images of that size, or a --preprocess that resizes them, such as imagenet"
+                "give images of that size, or a --preprocess that resizes them, such as "
+                f"{form.resizing_preset}"
             )
         return image
 
@@ -252,10 +270,22 @@ class Preprocess:
         return result
 
 
+@functools.cache
+def allow_large() -> None:
+    """Keep Pillow from warning of large images; those that it takes for bombs remain errors.
+
+    Done once, and for good: warning filters are the process's, and images are read in threads.
+    """
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
 def _decode(file: Path | BinaryIO, name: str) -> Image:
     """Decode a file, pixels and all."""
     from PIL import Image
 
+    allow_large()
     try:
         with Image.open(file) as image:
             image.load()

@@ -60,7 +60,7 @@ class Budget:
     Raises
     ------
     UsageError
-        If the amount is out of range.
+        If there is no such kind, or the amount is no number or out of range.
     """
 
     kind: Kind
@@ -68,6 +68,14 @@ class Budget:
     absolute: bool = False
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"no budget of {self.kind!r}; there are {', '.join(KINDS)}")
+        if isinstance(self.amount, str):
+            raise UsageError(
+                f"{self.kind} {self.amount!r} is no number; Budget.parse reads such text"
+            )
+        if not math.isfinite(self.amount):
+            raise UsageError(f"{self.kind} {self.amount:g} is not a finite number")
         fits, interval = self.amount > 0, "positive"
         if self.kind == "sparsity":
             fits = self.amount >= 0
@@ -75,7 +83,7 @@ class Budget:
             fits, interval = 0 <= self.amount < 1, "in [0, 1)"
         elif not self.absolute:
             fits, interval = 0 < self.amount <= 1, "in (0, 1]"
-        if not fits or not math.isfinite(self.amount):
+        if not fits:
             units = ", ".join(UNITS[self.kind])
             raise UsageError(
                 f"{self.kind} {self.amount:g} is not {interval}; a number that is no share needs "
@@ -214,8 +222,15 @@ def give_back(
     return removed
 
 
-def require_reach(order: Order, budget: Budget, cost: Cost) -> None:
+def require_reach(order: Order, budget: Budget, cost: Cost, barring: str = "") -> None:
     """Refuse a budget that all removals together do not meet.
+
+    Parameters
+    ----------
+    order, budget, cost
+        As for `cut_off`.
+    barring
+        What keeps the order from being longer, besides the graph; see `order.Limits.barring`.
 
     Raises
     ------
@@ -226,8 +241,10 @@ def require_reach(order: Order, budget: Budget, cost: Cost) -> None:
     if not budget.met(least, cost.total):
         more, most = ("more", "most") if budget.kind == "sparsity" else ("less", "least")
         reached = budget.written(budget.reached(least, cost.total))
+        within = f" with {barring}" if barring else ""
         raise UsageError(
-            f"{budget.kind} {_asked(budget)} is {more} than this graph allows: at {most} {reached}"
+            f"{budget.kind} {_asked(budget)} is {more} than this graph allows{within}: "
+            f"at {most} {reached}"
         )
 
 

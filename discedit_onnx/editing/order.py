@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, require_count, require_several
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,6 +68,24 @@ class Limits:
     min_channels: int = 1
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_count("round_to", self.round_to)
+        require_count("min_channels", self.min_channels)
+        require_several("only", self.only)
+        require_several("exclude", self.exclude)
+
+    @property
+    def barring(self) -> str:
+        """Those that keep channels from being cut, for messages; empty if there are none.
+
+        Multiples are none of them: below its multiple, a width is halved down to one channel.
+        """
+        named = {"only": self.only, "exclude": self.exclude}
+        said = [f"{name} {', '.join(patterns)}" for name, patterns in named.items() if patterns]
+        if self.min_channels > 1:
+            said.append(f"min channels {self.min_channels}")
+        return " and ".join(said)
 
 
 def removal_order(

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, require_count
 from ..graph.axes import Reach
 from ..graph.coupling import analyse
 from ..scoring.saliency import DEFAULT_REDUCTION
 from .budget import Budget, require_reach
-from .criteria import check_criterion, defaults, require_data
+from .criteria import REFITS, check_criterion, defaults, require_data
 from .measures import WithBiases, cost_of
-from .order import Limits, Ranking, removal_order
+from .order import RANKINGS, Limits, Ranking, removal_order
 from .pruner import Pruner
 from .refit.biases import missing_biases
 from .rounds import in_rounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..calibration.data import Dataset
     from ..calibration.moments import Moments
@@ -105,14 +105,17 @@ def prune(
     Raises
     ------
     UsageError
-        If the criterion or the way to join classes is unknown, not exactly one of `budget` and
-        `sparsity` is given, or the graph does not allow the budget.
+        If the criterion, the ranking, the refit or the way to join classes is unknown, not exactly
+        one of `budget` and `sparsity` is given, or the graph does not allow the budget.
     DataError
         If data or moments are needed and not given, or the moments are of another model.
     GateError
         If the result is not equal to the masked original.
     """
     wanted = _one_of(budget, sparsity)
+    require_count("rounds", rounds)
+    _require_known("ranking", ranking, RANKINGS)
+    _require_known("refit", refit, (None, *REFITS))
     criterion, refit = defaults(criterion, refit, data is not None, moments is not None)
     require_data(criterion, refit, rounds, data is not None)
     coupling = analyse(model.proto, Reach(inexact, inside_heads))
@@ -123,6 +126,11 @@ def prune(
         device, progress,
     )  # fmt: skip
     return pruner.edit(in_rounds(pruner, wanted, cost, rounds))
+
+
+def _require_known(name: str, value: str | None, known: Sequence[str | None]) -> None:
+    if value not in known:
+        raise UsageError(f"no {name} {value!r}; there are {', '.join(filter(None, known))}")
 
 
 def _one_of(budget: Budget | None, sparsity: float | None) -> Budget:
@@ -154,5 +162,6 @@ def check_request(
     cost = cost_of(budget.kind, model, coupling, device)
     if refit != "off":
         cost = WithBiases(cost, budget.kind, missing_biases(coupling.view))
-    require_reach(removal_order(coupling, np.zeros(coupling.size), limits=limits), budget, cost)
+    order = removal_order(coupling, np.zeros(coupling.size), limits=limits)
+    require_reach(order, budget, cost, limits.barring)
     return cost

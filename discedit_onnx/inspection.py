@@ -10,7 +10,7 @@ import numpy as np
 from .amounts import percent
 from .editing.order import removal_order
 from .graph.axes import Reach
-from .graph.cost import ParameterCount, count_macs
+from .graph.cost import ParameterCount, count_macs, uncounted
 from .graph.coupling import analyse
 from .graph.rules import find_barrier, find_rule
 from .tables import Table, Tabular, facts
@@ -75,6 +75,8 @@ class Inspection(Tabular):
         Elements of floating-point constants.
     macs
         Multiply-accumulates for one sample, or None where shapes are open.
+    uncounted
+        Operators that multiply, too, and that `macs` leaves out.
     groups
         What can be removed.
     pinned
@@ -95,6 +97,7 @@ class Inspection(Tabular):
     inlined: tuple[str, ...]
     parameters: int
     macs: int | None
+    uncounted: tuple[str, ...]
     groups: tuple[GroupInfo, ...]
     pinned: tuple[Pinned, ...]
     unknown: dict[str, int]
@@ -136,6 +139,7 @@ class Inspection(Tabular):
             "Inspection",
             parameters=f"{self.parameters:,}",
             MACs=None if self.macs is None else f"{self.macs:,}",
+            not_counted=", ".join(self.uncounted) or None,
             removable=f"{percent(self.removable_share)} of the parameters at most",
             no_rule=", ".join(self.unknown) or None,
         )
@@ -167,6 +171,7 @@ def inspect(model: Model) -> Inspection:
         inlined=model.inlined,
         parameters=count.total,
         macs=count_macs(view),
+        uncounted=uncounted(view),
         groups=tuple(_group(coupling, count, i) for i in range(len(coupling.groups))),
         pinned=coupling.pinned,
         unknown=_unknown(view),

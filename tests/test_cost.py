@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import parser
 from test_random_graphs import Grower
 from test_topologies import all_removable, random_removal
 from topologies import TOPOLOGIES
@@ -14,7 +15,13 @@ from topologies.net import Net
 from discedit_onnx.editing.plan import plan_removal
 from discedit_onnx.editing.surgery import apply
 from discedit_onnx.errors import UsageError
-from discedit_onnx.graph.cost import MacCount, ParameterCount, count_macs, count_parameters
+from discedit_onnx.graph.cost import (
+    MacCount,
+    ParameterCount,
+    count_macs,
+    count_parameters,
+    uncounted,
+)
 from discedit_onnx.graph.coupling import Coupling, analyse
 from discedit_onnx.graph.view import View
 
@@ -67,3 +74,17 @@ def test_by_hand():
     first, second = coupling.groups
     removed[first.components[:2]] = removed[second.components[:1]] = True
     assert MacCount(coupling).left(removed) == 36 * 6 * 27 + 36 * 3 * 6 * 9 + 3 * 5
+
+
+def test_what_the_macs_leave_out_is_named():
+    """A recurrent network's head alone would seem to be all that it costs."""
+    model = parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 14]>
+        recurrent (float[N, 4, 3] x) => (float[N, 5] y)
+        <float[1, 6, 3] w, float[1, 6, 2] r, float[2, 5] h = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}>
+        { t = Transpose<perm=[1, 0, 2]>(x)  a, last = GRU<hidden_size=2>(t, w, r)
+          s = Squeeze(last)  y = MatMul(s, h) }""")
+    assert uncounted(View(model)) == ("GRU",)
+    net = Net()
+    plain = net.model(net.relu(net.conv(net.input(), 3, 6)))
+    assert uncounted(View(plain)) == ()

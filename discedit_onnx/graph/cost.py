@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from .view import Node, View
 
 
+UNCOUNTED = frozenset(
+    ("Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM", "MatMulInteger",
+     "MultiHeadAttention", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul", "RNN")
+)  # fmt: skip
+"""Operators of any domain whose multiplications are not counted."""
+
+
 def count_parameters(proto: onnx.ModelProto) -> int:
     """Elements of all constants that have an axis and hold learned numbers.
 
@@ -155,6 +162,11 @@ def count_macs(view: View) -> int | None:
             return None
         totals.append(sum(count for count in macs if count is not None))
     return _for_one_sample(view, totals)
+
+
+def uncounted(view: View) -> tuple[str, ...]:
+    """Operators of the graph that multiply by weights, and that `count_macs` leaves out."""
+    return tuple(sorted({node.op for node in view.nodes if node.op in UNCOUNTED}))
 
 
 def _for_one_sample(view: View, totals: Sequence[int]) -> int:

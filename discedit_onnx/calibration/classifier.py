@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 IMAGE_DTYPES = ("float32", "float16", "float64", "uint8")
 CHANNELS = (1, 3)
+SHOWN = 4
+"""Outputs that a message names."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,22 @@ def _class_scores(model: Model) -> tuple[str, int]:
             skeleton = weightless(model.proto).proto
             found = _first_matrix(onnx.shape_inference.infer_shapes(skeleton).graph)
     if found is None:
+        known = ", ".join(map(_said, model.proto.graph.output[:SHOWN]))
+        learned = " (from scikit-learn with the option zipmap=False)" if "sequence" in known else ""
         raise ModelError(
-            f"{model.path}: no classifier output: none is (batch, classes) with two classes or "
-            "more; export the model so that it ends in its class scores"
+            f"{model.path}: no classifier output: none of its outputs ({known}) is (batch, "
+            "classes) with two classes or more; export the model so that it ends in its class "
+            f"scores{learned}"
         )
     return found
+
+
+def _said(value: onnx.ValueInfoProto) -> str:
+    """An output, for messages."""
+    kind = value.type.WhichOneof("value") or "tensor_type"
+    if kind != "tensor_type":
+        return f"{value.name}: a {kind.removesuffix('_type')}"
+    return f"{value.name}: {', '.join('?' if n is None else str(n) for n in _dims(value))}"
 
 
 def _first_matrix(graph: onnx.GraphProto) -> tuple[str, int] | None:

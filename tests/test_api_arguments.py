@@ -13,6 +13,7 @@ from tiny_models import CLASS_NAMES, classifier, saved, write_images
 import discedit_onnx as dx
 from discedit_onnx.calibration.gathering import Wanted
 from discedit_onnx.editing.forget import find_columns
+from discedit_onnx.editing.forgetting.components import Amount
 from discedit_onnx.errors import DataError, UsageError, first_line
 from discedit_onnx.evaluation import predict
 
@@ -94,3 +95,10 @@ def test_one_class_needs_no_list(model):
 def test_moments_that_are_missing():
     with pytest.raises(DataError, match=r"^level features needs moments, or images"):
         dx.Way().check_sources(moments=False, data=False)
+
+
+@pytest.mark.parametrize("kind", ["share", "count", "deviations"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_amount_is_finite(kind, value):
+    with pytest.raises(UsageError, match="not a finite number"):
+        Amount(kind, value)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, require_several
 from ..model import load
 from .gathering import DEFAULT, Shard, Wanted, facts_of, gather, plan_run
 from .lanes import lanes_for
@@ -121,6 +121,7 @@ def calibrate_on(
     DataError, ModelError
         As `gathering.calibrate`, from whichever worker meets it first.
     """
+    require_several("providers", providers)
     data.require_fit(model)
     data.require_labels("calibration")
     path = str(Path(model.path).resolve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -40,6 +41,8 @@ class Amount:
     value: float = 0.08
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise UsageError(f"{self.kind} {self.value:g} is not a finite number")
         if self.kind == "share" and not 0 < self.value < 1:
             raise UsageError(f"share {self.value:g} is not in (0, 1)")
         if self.kind == "count" and not (self.value >= 1 and self.value == int(self.value)):

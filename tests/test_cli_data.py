@@ -194,3 +194,23 @@ def test_data_that_can_not_be_used(run, model, tmp_path, monkeypatch, command, n
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_script_that_ends_the_program_passes_no_gate(run, model, tmp_path):
+    (tmp_path / "l.py").write_text("import sys\ndef f():\n    sys.exit(0)\n")
+    result = run("check", model, "--data", f"{tmp_path / 'l.py'}:f", "--min-accuracy", 0.99)
+    assert result.exit_code == 4
+    assert "l.py:f: ended the program (SystemExit: 0)" in result.stderr
+
+
+def test_a_script_may_print_and_move(run, model, archive, tmp_path, monkeypatch):
+    (tmp_path / "l.py").write_text(
+        "import os\nimport numpy as np\nfrom pathlib import Path\nprint('hello')\n"
+        "found = np.load(Path(__file__).with_name('data.npz'))\n"
+        "def f():\n    print('reading')\n    os.chdir('/')\n"
+        "    for x, y in zip(found['x'], found['y']):\n        yield x, y\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    result = run("evaluate", model.name, "--data", "l.py:f", "--json")
+    assert ran(result)["top1"] > 0.8
+    assert result.stderr.startswith("hello\nreading\n")

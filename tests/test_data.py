@@ -59,6 +59,9 @@ def matched(folders, names=CLASS_NAMES, classes=3, **options):
         (["0-Ant", "1-bee"], CLASS_NAMES, [0, 1], "by number"),
         (["1_ankle boot", "2"], ("x", "ankle-boot", "y"), [1, 2], "by number"),
         (["0", "1"], None, [0, 1], "by number"),
+        (["0.0", "2."], CLASS_NAMES, [0, 2], "by number"),
+        (["1.0", "2"], ("2", "0", "1"), [2, 0], "by name"),  # as 1 and 2 are
+        (["1.0", "2.0"], ("2.0", "0.0", "1.0"), [2, 0], "by name"),
         (["n01", "n02", "n03"], CLASS_NAMES, [0, 1, 2], "in sorted order"),
         (["ants", "bees", "cats"], CLASS_NAMES, [0, 1, 2], "in sorted order"),
         (["x", "y", "z"], None, [0, 1, 2], "in sorted order"),
@@ -155,11 +158,17 @@ def test_a_class_map_of_numbers(model):
     assert data.labels.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("key", ["7", "7.0"])
+def test_a_class_map_of_whole_numbers_written_as_floats(key):
+    assert matched(["7.0"], class_map={key: "bee"})[0] == [1]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (None, "no such class map"),
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[1]", "is an object of"),
         ('{"v": 1.5}', "is an object of"),
         ('{"v": true}', "is an object of"),
@@ -194,7 +203,9 @@ def test_class_names_from_a_config_beside_the_model(tmp_path, place, config):
     assert data.labels.tolist() == [0, 0, 2]
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"id2label": {"0": "x"}}', '{"id2label": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 100_000, '{"id2label": {"0": "x"}}', '{"id2label": {"a": 1}}']
+)
 def test_a_config_of_something_else_is_passed_over(tmp_path, text):
     model = saved(classifier(), tmp_path)
     (tmp_path / "config.json").write_text(text)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 import tarfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -469,3 +471,322 @@ def test_reports_name_no_places(model, tmp_path, pixels):
     assert facts["preprocessing_origin"] == config.name
     assert facts["data"] == "a.csv"
     assert not any(str(tmp_path) in value for value in facts.values())
+
+
+# The user's own code
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("def f():\n    sys.exit(0)", r"ended the program \(SystemExit: 0\)"),
+        ("def f():\n    yield x, 0\n    sys.exit(3)", r"ended the program \(SystemExit: 3\)"),
+        ("sys.exit('two\\nlines')", r"ended the program \(SystemExit: two\)"),
+        (
+            "def f():\n    yield x, 0\n    raise GeneratorExit",
+            r"ended the program \(GeneratorExit\)",
+        ),
+        ("def f():\n    raise GeneratorExit", r"ended the program \(GeneratorExit\)"),
+        (
+            "class Bad:\n    def __iter__(self):\n        raise OSError('gone')\nf = Bad",
+            "failed with OSError: gone",
+        ),
+        (
+            "class Bad:\n    def __getattr__(self, name):\n        sys.exit(0)\nf = Bad",
+            r"ended the program \(SystemExit: 0\)",
+        ),
+        ("def f():\n    yield np.zeros((0, 1, 6, 5), 'f4'), np.zeros(0, int)", "empty; give at"),
+        (
+            "def f():\n    yield np.array([object()]), 1",
+            "samples are Python objects; give arrays of numbers",
+        ),
+    ],
+)
+def test_what_a_script_raises_is_one_line(model, tmp_path, body, said):
+    (tmp_path / "l.py").write_text(
+        f"import sys\nimport numpy as np\nx = np.zeros((1, 6, 5), 'f4')\n{body}\n"
+    )
+    with pytest.raises(DataError, match=rf"l\.py:f: {said}") as caught:
+        open_data(model, f"{tmp_path / 'l.py'}:f")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_interrupted_script_is_interrupted(model, tmp_path):
+    (tmp_path / "l.py").write_text("def f():\n    raise KeyboardInterrupt\n    yield 1\n")
+    with pytest.raises(KeyboardInterrupt):
+        open_data(model, f"{tmp_path / 'l.py'}:f")
+
+
+def test_a_batch_without_samples_is_passed_over(model, pixels):
+    none = (np.zeros((0, 1, HEIGHT, WIDTH), "f4"), np.zeros(0))
+    full = (prepared(pixels), LABELS)
+    assert_same(open_data(model, [none, full, none]), pixels)
+
+
+def test_a_script_leaves_the_command_as_it_was(model, tmp_path, monkeypatch, capfd):
+    """What it prints is no part of a command's output, and relative paths stay what they are."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "helper.py").write_text("import numpy as np\nx = np.zeros((1, 6, 5), 'f4')\n")
+    (tmp_path / "l.py").write_text(
+        "import os\nprint('loaded')\nos.chdir('other')\n"
+        "def f():\n    from helper import x\n    print('read')\n"
+        "    print(os.path.basename(os.getcwd()))\n    yield x, 0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "helper", raising=False)
+    before = list(sys.path)
+    assert len(open_data(model, "l.py:f")) == 1
+    assert (Path.cwd(), sys.path) == (tmp_path, before)
+    assert tuple(capfd.readouterr()) == ("", "loaded\nread\nother\n")
+
+
+# Whatever is passed over is said, or is no data
+
+
+def cut(path, whole, size):
+    path.write_bytes(whole[:size])
+    return path
+
+
+def test_a_tar_that_was_cut_is_not_a_smaller_data_set(model, tmp_path, pixels):
+    whole = write_tar(tmp_path / "ok.tar", tar_files(pixels, "cls")).read_bytes()
+    with tarfile.open(tmp_path / "ok.tar") as archive:
+        starts = [info.offset for info in archive]
+    for size in (starts[4] + 32, starts[4] + 511, starts[4] + 513, starts[-1] + 513):
+        with pytest.raises(DataError, match=r"tr\.tar: .*; copy it anew") as caught:
+            open_data(model, cut(tmp_path / "tr.tar", whole, size))
+        assert "\n" not in str(caught.value)
+    for noise in (b"x" * 512, b"x"):
+        damaged = whole[: starts[4]] + noise + whole[starts[4] + len(noise) :]
+        with pytest.raises(DataError, match=r"tr\.tar: is cut or damaged \(no header at byte"):
+            open_data(model, cut(tmp_path / "tr.tar", damaged, None))
+
+
+@pytest.mark.parametrize("padding", [0, 100, 512, 1024, 5000])
+def test_a_tar_may_be_padded_as_it_likes(model, tmp_path, pixels, padding):
+    whole = write_tar(tmp_path / "ok.tar", tar_files(pixels, "cls")).read_bytes()
+    with tarfile.open(tmp_path / "ok.tar") as archive:
+        end = archive.getmembers()[-1].offset_data + 512
+    assert_same(
+        open_data(model, cut(tmp_path / "t.tar", whole[:end] + bytes(padding), None)), pixels
+    )
+
+
+def class_folders(root, pixels):
+    for i, image in enumerate(pixels):
+        folder = root / CLASS_NAMES[LABELS[i]]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(png(image))
+    return root
+
+
+@pytest.mark.parametrize("name", ["stray.tar", "stray.parquet"])
+def test_a_stray_file_does_not_hide_class_folders(model, tmp_path, pixels, name):
+    root = class_folders(tmp_path / "images", pixels)
+    (root / name).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"holds {name} and folders of images, such as ant; point"):
+        open_data(model, root)
+
+
+def test_which_files_of_a_folder_count(model, tmp_path, pixels):
+    root = class_folders(tmp_path / "images", pixels)
+    (root / "._hidden.tar").write_bytes(b"")
+    assert len(open_data(model, root)) == COUNT
+    (root / "cat").rename(root / "x.tar")
+    assert open_data(model, root, class_map={"ant": 0, "bee": 1, "x.tar": 2}).labels.max() == 2
+    tars = tmp_path / "tars"
+    (tars / "logs").mkdir(parents=True)
+    write_tar(tars / "a.tar", tar_files(pixels, "cls"))
+    assert_same(open_data(model, tars), pixels)
+    write_tar(tars / "a.tar", [])
+    with pytest.raises(DataError, match="tars: no images; give tars"):
+        open_data(model, tars)
+
+
+def test_hidden_folders_are_passed_over_at_every_level(model, tmp_path, pixels):
+    root = class_folders(tmp_path / ".data/images", pixels)
+    for hidden in ("ant/.ipynb_checkpoints", "bee/inner/.cache/deep"):
+        (root / hidden).mkdir(parents=True)
+        (root / hidden / "x.png").write_bytes(png(pixels[0]))
+    assert len(open_data(model, root)) == COUNT
+
+
+@pytest.mark.parametrize("which", ["images", "ant"])
+def test_a_folder_that_can_not_be_read_is_named(model, tmp_path, pixels, which, monkeypatch):
+    root = class_folders(tmp_path / "images", pixels)
+    scandir, listdir = os.scandir, os.listdir
+
+    def refusing(call):
+        def called(path):
+            if Path(path).name == which:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path)
+
+        return called
+
+    monkeypatch.setattr(os, "scandir", refusing(scandir))
+    monkeypatch.setattr(os, "listdir", refusing(listdir))
+    with pytest.raises(DataError, match=rf"{which}: can't be read \(Permission denied\)"):
+        open_data(model, root)
+
+
+# Labels that others write
+
+
+def twelve(tmp_path):
+    """A model of twelve classes, which sorted order would mix up."""
+    text = """<ir_version: 8, opset_import: ["":17]>
+        g (float[N,1,3,4] x) => (float[N,12] y) { y = Flatten(x) }"""
+    return saved(onnx.parser.parse_model(text), tmp_path, "twelve.onnx")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tar", "parquet"])
+def test_whole_numbers_written_as_floats_are_numbers(tmp_path, kind):
+    image = png(np.zeros((3, 4), np.uint8))
+    labels = [float(k) for k in range(12)]
+    if kind == "csv":
+        (tmp_path / "a.png").write_bytes(image)
+        path = tmp_path / "a.csv"
+        path.write_text("path,label\n" + "".join(f"a.png,{k}\n" for k in [*labels, ""]))
+    elif kind == "tar":
+        files = []
+        for i, label in enumerate([*labels, None, float("nan")]):
+            files += [(f"{i}.png", image), (f"{i}.json", json.dumps({"label": label}).encode())]
+        path = write_tar(tmp_path / "a.tar", files)
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pq = pytest.importorskip("pyarrow.parquet")
+        path = tmp_path / "a.parquet"
+        table = {"image": [image] * 14, "label": pa.array([*labels, None, float("nan")])}
+        pq.write_table(pa.table(table), path)
+    data = open_data(twelve(tmp_path), path)
+    assert data.labels.tolist() == [*range(12), *[-1] * (1 if kind == "csv" else 2)]
+    assert data.facts["labels"] == "labels by number"
+
+
+@pytest.mark.parametrize(
+    ("content", "labels"),
+    [
+        ({"label": None}, [-1]),
+        ({"label": None, "cls": "bee"}, [1]),
+        (2, [2]),
+        (2.0, [2]),
+        ([1], [-1]),  # annotations of something else
+        (None, [-1]),
+        ({"label": [1]}, "its label is a list; give a number or a name"),
+        ({"label": {}}, "its label is a dict; give a number or a name"),
+        ({"label": True}, "its label is a bool; give a number or a name"),
+        (True, "its label is a bool; give a number or a name"),
+        ("[" * 100_000, r"a\.json: can't be read"),
+    ],
+)
+def test_labels_in_json(model, tmp_path, pixels, content, labels):
+    text = content if isinstance(content, str) else json.dumps(content)
+    path = write_tar(tmp_path / "a.tar", [("a.png", png(pixels[0])), ("a.json", text.encode())])
+    if isinstance(labels, list):
+        assert open_data(model, path).labels.tolist() == labels
+    else:
+        with pytest.raises(DataError, match=rf"a\.tar: a\.json: .*{labels}|{labels}") as caught:
+            open_data(model, path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [([0.0, 2.0], [0, 2]), ([0, 3], "label 3 has no name"), ([0.5, 1], "label 0.5 has no name")],
+)
+def test_parquet_numbers_that_have_names(model, tmp_path, pixels, labels, found):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    stored = {"info": {"features": {"label": {"names": list(CLASS_NAMES)}}}}
+    table = pa.table({"image": [png(image) for image in pixels[:2]], "label": labels})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(stored)}),
+                   tmp_path / "a.parquet")  # fmt: skip
+    if isinstance(found, list):
+        assert open_data(model, tmp_path / "a.parquet").labels.tolist() == found
+    else:
+        with pytest.raises(DataError, match=rf"a\.parquet: {found}; correct it"):
+            open_data(model, tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("key", ["path", "bytes"])
+def test_parquet_cells_of_another_kind(model, tmp_path, key):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    cell = {"bytes": None, "path": None} | {key: 7}
+    pq.write_table(pa.table({"image": [cell], "label": [0]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="image 0: has neither bytes nor a path"):
+        list(open_data(model, tmp_path / "a.parquet").batches(4))
+
+
+# What messages quote
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_broken_image_is_named_and_not_its_bytes(model, tmp_path, kind):
+    if kind == "tar":
+        path = write_tar(tmp_path / "a.tar", [("a.png", b"no image"), ("a.cls", b"0")])
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pq = pytest.importorskip("pyarrow.parquet")
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.table({"image": [b"no image"], "label": [0]}), path)
+    with pytest.raises(DataError, match="cannot identify image file") as caught:
+        list(open_data(model, path).batches(4))
+    assert "BytesIO" not in str(caught.value)
+    assert "a.png" in str(caught.value) or "image 0" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'path,label\na.png,ant\n"b.png,bee\n' + "c.png,cat\n" * 50,
+            r"a quote is not closed.*'b\.png,",
+        ),
+        ('a.png,"ant\na.png,bee\n', r"a quote is not closed.*'a\.png'"),
+        ('a.png,ant\n"', r"a quote is not closed.*','"),
+        ('a.png,"ant\n' + "a.png,bee\n" * 20_000, "list .*; is a quote not closed?"),
+        ("path;label\na.png;ant\n", "separate its columns by commas"),
+        ("a.png;ant\n", "separate its columns by commas"),
+        ("a.png\tant\n", "separate its columns by commas"),
+        ("x" * 5000 + ",ant\n", "x{20,}"),
+    ],
+)
+def test_lists_that_are_none_are_told_in_short(model, tmp_path, pixels, text, said):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).write_bytes(png(pixels[0]))
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        open_data(model, tmp_path / "list.csv")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_labels_are_quoted_in_short(model, tmp_path, pixels):
+    files = [("a.png", png(pixels[0])), ("a.cls", b"two\nlines " + b"x" * 5000)]
+    with pytest.raises(DataError, match="don't match") as caught:
+        open_data(model, write_tar(tmp_path / "a.tar", files))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+def test_a_folder_of_arrays_says_to_name_the_file(model, tmp_path, pixels):
+    for name in ("images.npy", "labels.npy"):
+        np.save(tmp_path / name, LABELS)
+    with pytest.raises(DataError, match=r"no folders of images, but images\.npy; name that file"):
+        open_data(model, tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_of_images_are_numbers(model, tmp_path, pixels, value):
+    x = prepared(pixels)
+    x[[3, 5], 0, 1, 1] = value
+    np.savez(tmp_path / "a.npz", x=x, y=LABELS)
+    with pytest.raises(DataError, match=r"a\.npz: sample 3 holds values that are infinite or not"):
+        list(open_data(model, tmp_path / "a.npz").batches(5))
+
+
+def test_masks_may_be_infinite(pair):
+    feeds = {"ids": np.zeros((2, 3), np.int64), "mask": np.full((2, 3), -np.inf, np.float32)}
+    assert len(list(open_data(pair, feeds).batches(2))) == 1

@@ -14,10 +14,16 @@ from ..errors import DataError
 from .wordnet import classes_by_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 NUMBERED = re.compile(r"(\d+)(?:[_-](.+))?", re.DOTALL)
 """A name that begins with the index of its class: ``3``, ``3_dress``, ``3-dress``."""
+
+WHOLE = re.compile(r"(-?\d+)(?:\.0*)?")
+"""A whole number, perhaps as it looks in a column of floats."""
+
+LONGEST = 100
+"""Characters of the data that a message quotes in one piece."""
 
 UNKNOWN = -1
 """The label of a sample whose class nobody gives."""
@@ -116,8 +122,9 @@ def match(
 ) -> Matched:
     """Find the model's class of each label.
 
-    With a map, each label must be in it. Without, numbers are indices of classes, and for names
-    the first that holds for all of them decides:
+    Names that are all whole numbers written as floats, such as 3.0, count as 3, unless the map or
+    the model's classes have such names. With a map, each label must be in it. Without, numbers are
+    indices of classes, and for names the first that holds for all of them decides:
 
     1. each is exactly the name of a class;
     2. each is a class's index, alone or followed by ``_`` or ``-`` and the class's name;
@@ -145,6 +152,7 @@ def match(
     DataError
         If labels can't be matched, or are out of range.
     """
+    given = _as_whole(given, class_names or () if class_map is None else class_map)
     if class_map is not None:
         given, how = given.named(), "by the class map"
         classes = _by_map(given, class_names, num_classes, where, class_map)
@@ -157,6 +165,17 @@ def match(
         known = {k: _name_of(name) for k, name in zip(classes, given.names, strict=True)}
         class_names = [known.get(k, str(k)) for k in range(num_classes)]
     return Matched(labels, tuple(class_names), f"{given.kind} {how}")
+
+
+def _as_whole(given: GivenLabels, known: Collection[str]) -> GivenLabels:
+    """Whole numbers without their point: pandas writes 3.0 in a column where a label is missing."""
+    whole = [found[1] for name in given.names if (found := WHOLE.fullmatch(name))]
+    if len(whole) < len(given.names) or tuple(whole) == given.names:
+        return given
+    if not set(known).isdisjoint(set(given.names) - set(whole)):
+        return given
+    texts = np.array([*whole, ""])[given.codes]
+    return GivenLabels.of_names(texts.tolist(), given.kind)
 
 
 def _numbers(
@@ -185,13 +204,13 @@ def _by_map(
     classes = []
     for name in given.names:
         if name not in class_map:
-            raise DataError(f"{where}: the class map lacks {name!r}; add it")
+            raise DataError(f"{where}: the class map lacks {brief(name)!r}; add it")
         value = class_map[name]
         label = index.get(value, UNKNOWN) if isinstance(value, str) else value
         if not 0 <= label < num_classes:
             raise DataError(
-                f"{where}: the class map sends {name!r} to {value!r}, which is no class of the "
-                f"model; give a name of one, or an index from 0 to {num_classes - 1}"
+                f"{where}: the class map sends {brief(name)!r} to {value!r}, which is no class of "
+                f"the model; give a name of one, or an index from 0 to {num_classes - 1}"
             )
         classes.append(label)
     return classes
@@ -288,7 +307,13 @@ def _name_of(folder: str) -> str:
     return found[2] if found is not None and found[2] else folder
 
 
+def brief(text: str) -> str:
+    """What a message quotes of the data: the first line of it, cut where it is long."""
+    line = next(iter(text.splitlines()), "")[:LONGEST]
+    return line if line == text else f"{line}..."
+
+
 def _short(names: Sequence[str], most: int = 4) -> str:
     """The first few of some names."""
-    listed = ", ".join(names[:most])
+    listed = ", ".join(map(brief, names[:most]))
     return listed if len(names) <= most else f"{listed}, ..."

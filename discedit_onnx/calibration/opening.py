@@ -18,7 +18,8 @@ from .conventions import beside, find_preprocess
 from .data import Dataset
 from .preprocess import Preprocess
 from .sources.arrays import ArrayTable, open_npy, open_npz
-from .sources.folder import open_folder
+from .sources.folder import class_folders, images_in, is_hidden, open_folder
+from .sources.foreign import at_home
 from .sources.listing import open_list
 from .sources.parquet import open_parquet
 from .sources.pictures import Pictures
@@ -105,7 +106,13 @@ def open_data(
             return preprocess
         return find_preprocess(model, classifier, preprocess)
 
-    found = _open(where, classifier)
+    try:
+        found = _open(where, classifier)
+    except OSError as error:
+        said = error.strerror or first_line(error)
+        raise DataError(
+            f"{error.filename or where}: can't be read ({said}); make it readable, or leave it out"
+        ) from error
     source: Source
     if isinstance(found, ArrayTable | Stream):
         source = Rows(found, classifier, settings)
@@ -138,12 +145,11 @@ def _open(where: object, classifier: Classifier) -> Files | ArrayTable | Stream:
         return open_python(f"data ({type(where).__name__})", where, classifier)
     script = SCRIPT.fullmatch(str(where))
     if script is not None:
-        given = call(Path(script[1]), script[2])
-        return open_python(str(where), given, classifier)
+        with at_home(Path(script[1])):
+            return open_python(str(where), call(Path(script[1]), script[2]), classifier)
     path = Path(where)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*TARS, *PARQUET))
-        return _open_files(str(where), files) if files else open_folder(path)
+        return _open_directory(path)
     if path.is_file():
         suffix = path.suffix.lower()
         if suffix == ".npz":
@@ -157,6 +163,24 @@ def _open(where: object, classifier: Classifier) -> Files | ArrayTable | Stream:
     if not files:
         raise DataError(f"{where}: no such file or folder; give {KINDS}")
     return _open_files(str(where), files)
+
+
+def _open_directory(path: Path) -> Files:
+    """A folder of tars, of Parquet files, or of class folders, but not of two of them."""
+    files = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in (*TARS, *PARQUET) and not is_hidden(file.name) and file.is_file()
+    )
+    if not files:
+        return open_folder(path)
+    for folder in class_folders(path):
+        if any(images_in(folder)):
+            raise DataError(
+                f"{path}: holds {files[0].name} and folders of images, such as {folder.name}; "
+                "point --data at one of them, or move the other away"
+            )
+    return _open_files(str(path), files)
 
 
 def _open_files(name: str, files: Sequence[Path]) -> Files:
@@ -198,7 +222,7 @@ def _names_in(config: Path) -> tuple[str, ...] | None:
         if isinstance(listed, Mapping):
             return tuple(str(listed[str(k)]) for k in range(len(listed)))
         listed = found.get("label_names")
-    except (AttributeError, KeyError, OSError, ValueError):
+    except (AttributeError, KeyError, OSError, RecursionError, ValueError):
         return None  # some other program's file
     return tuple(map(str, listed)) if isinstance(listed, list) else None
 
@@ -214,7 +238,7 @@ def _class_map(
             found = json.loads(Path(asked).read_bytes())
         except OSError as error:
             raise DataError(f"{asked}: no such class map") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{asked}: not JSON ({first_line(error)})") from error
     if not isinstance(found, Mapping) or not all(
         isinstance(v, str) or type(v) is int for v in found.values()

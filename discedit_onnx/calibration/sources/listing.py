@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ...errors import DataError, first_line
-from ..classes import GivenLabels
+from ..classes import GivenLabels, brief
 from .folder import Folder
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 PATHS = ("path", "file", "filename", "filepath", "image", "image_path")
 LABELS = ("label", "labels", "class", "class_name", "target", "y")
 """Usual names of the columns."""
+
+MARKS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+"""What columns are separated by."""
 
 
 def open_list(file: Path) -> Folder:
@@ -29,12 +34,8 @@ def open_list(file: Path) -> Folder:
     DataError
         If the list is empty or can't be read, or a file is missing.
     """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-            lines = [line for line in csv.reader(stream, delimiter=delimiter) if any(line)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{file}: can't be read as a list ({first_line(error)})") from error
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    lines = _lines(file, delimiter)
     path, label = 0, 1
     header = [name.strip().lower() for name in lines[0]] if lines else []
     if any(name in PATHS for name in header):
@@ -43,13 +44,41 @@ def open_list(file: Path) -> Folder:
     if not lines:
         raise DataError(f"{file}: empty; give one line path,label an image")
     paths = tuple(file.parent / _cell(line, path) for line in lines)
-    for number, image in enumerate(paths, 1):
-        if not image.is_file():
-            raise DataError(
-                f"{file}: image {number}, {image}, is missing; paths are relative to the list"
-            )
+    for number, (image, line) in enumerate(zip(paths, lines, strict=True), 1):
+        if not os.path.isfile(image):  # Path.is_file fails for names that are too long
+            fix = _fix(line, delimiter)
+            named = file.parent / brief(_cell(line, path))
+            raise DataError(f"{file}: image {number}, {named}, is missing; {fix}")
     labels = GivenLabels.of_names([_cell(line, label) for line in lines])
     return Folder(file, paths, labels)
+
+
+def _lines(file: Path, delimiter: str) -> list[list[str]]:
+    """The rows of a list that are not empty."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            # A quote that is not closed swallows all rows behind it, and so the one put there.
+            lines = list(csv.reader(chain(stream, [delimiter]), delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(
+            f"{file}: can't be read as a list ({first_line(error)}); is a quote not closed?"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: can't be read as a list ({first_line(error)})") from error
+    if lines[-1] != ["", ""]:
+        raise DataError(
+            f"{file}: a quote is not closed in the row that begins with {brief(lines[-1][0])!r}; "
+            "close it"
+        )
+    return [line for line in lines if any(line)]
+
+
+def _fix(line: Sequence[str], delimiter: str) -> str:
+    """What to do about a row whose image is missing."""
+    others = [mark for mark in MARKS if mark != delimiter and mark in line[0]]
+    if len(line) == 1 and others:
+        return f"separate its columns by {MARKS[delimiter]} in place of {MARKS[others[0]]}"
+    return "paths are relative to the list"
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 from collections import OrderedDict
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DataError, UsageError, first_line
-from ..classes import UNKNOWN, GivenLabels
+from ..classes import UNKNOWN, GivenLabels, brief
+from .pictures import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Parquet:
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def open(self, position: int) -> tuple[str, Path | io.BytesIO]:
+    def open(self, position: int) -> tuple[str, Path | Encoded]:
         number = int(np.searchsorted(self.ends, position, side="right"))
         group = self.groups[number]
         row = position - (self.ends[number - 1] if number else 0)
@@ -71,9 +71,9 @@ class Parquet:
         path: Any = None
         if isinstance(value, dict):
             path, value = value.get("path"), value.get("bytes")
-        if value is not None:
-            return name, io.BytesIO(value)
-        if path:
+        if isinstance(value, bytes):
+            return name, Encoded(value, name)
+        if path and isinstance(path, str):
             return name, group.file.parent / path
         raise DataError(f"{name}: has neither bytes nor a path; remove it")
 
@@ -125,7 +125,8 @@ def open_parquet(name: str, files: Sequence[Path]) -> Parquet:
                 f"{file}: no column of images among {', '.join(schema.names)}; it should be named "
                 "image and hold bytes"
             )
-        labels += _texts(values or [None] * metadata.num_rows, _names(schema, label))
+        names = _names(schema, label)
+        labels += [_text(value, names, file) for value in values or [None] * metadata.num_rows]
     if not labels:
         raise DataError(f"{name}: empty; give at least one image")
     ends = tuple(np.cumsum(lengths).tolist())
@@ -170,8 +171,15 @@ def _names(schema: Any, label: str | None) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _texts(values: Sequence[Any], names: list[str] | None) -> list[str]:
-    """Labels by name where numbers have names; empty where there is none."""
-    if names is not None:
-        return ["" if v is None or v == UNKNOWN else names[v] for v in values]
-    return ["" if v is None or v == UNKNOWN else str(v) for v in values]
+def _text(value: Any, names: list[str] | None, file: Path) -> str:
+    """A label by name where numbers have names; empty where there is none."""
+    if value is None or value == UNKNOWN or value != value:  # NaN fills gaps among floats
+        return ""
+    if names is None or isinstance(value, str):
+        return str(value)
+    known = isinstance(value, int | float) and 0 <= value < len(names) and value == int(value)
+    if not known:
+        raise DataError(
+            f"{file}: label {brief(str(value))} has no name; correct it, or the schema's names"
+        )
+    return names[int(value)]

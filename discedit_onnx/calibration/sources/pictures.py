@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from .source import Feeds
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+class Encoded(io.BytesIO):
+    """An encoded image in memory; its name stands in Pillow's messages, as that of a file would."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self._shown = name
+
+    def __repr__(self) -> str:
+        return repr(self._shown)
 
 
 class Files(Protocol):

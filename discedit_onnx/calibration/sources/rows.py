@@ -139,16 +139,26 @@ class Rows:
     def _as_they_are(self, index: npt.NDArray[np.int64]) -> Feeds:
         rows = self.table.rows(index)
         return {
-            taken.name: self._checked(rows[taken.name], taken) for taken in self.classifier.inputs
+            taken.name: self._checked(rows[taken.name], taken, index)
+            for taken in self.classifier.inputs
         }
 
-    def _checked(self, rows: Array, taken: Input) -> Array:
+    def _checked(self, rows: Array, taken: Input, index: npt.NDArray[np.int64]) -> Array:
         if not _shape_fits(rows, taken) or not np.can_cast(rows.dtype, taken.dtype, "same_kind"):
             raise DataError(
                 f"{self.name}: rows for input {taken.name!r} are {rows.dtype} {rows.shape[1:]}, "
                 f"but the model takes {taken}; convert them first"
             )
-        return np.ascontiguousarray(rows, taken.dtype)
+        found = np.ascontiguousarray(rows, taken.dtype)
+        # Only of images is it known that it is a mistake: a mask may well be infinite.
+        if len(self.classifier.inputs) == 1 and found.ndim == 4 and found.dtype.kind == "f":
+            bad = ~np.isfinite(found).all(axis=(1, 2, 3))
+            if bad.any():
+                raise DataError(
+                    f"{self.name}: sample {index[bad][0]} holds values that are infinite or not "
+                    "numbers; remove or correct it"
+                )
+        return found
 
     def _as_images(self, index: npt.NDArray[np.int64], preprocess: Preprocess) -> Array:
         from PIL import Image

@@ -11,10 +11,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import DataError, DisceditError, first_line
+from ...errors import DataError
 from ..classes import UNKNOWN, GivenLabels
 from ..classifier import CHANNELS
 from .arrays import ArrayTable, table_of
+from .foreign import told
 
 if TYPE_CHECKING:
     from ..classifier import Classifier, Input
@@ -121,15 +122,15 @@ def open_python(name: str, given: object, classifier: Classifier) -> ArrayTable 
     DataError
         If it is none of these, empty, lacks an input, or fails while it is read.
     """
-    if isinstance(given, tuple) and len(given) == 2 and _are_rows(given[0]):
-        samples, labels = given
-        if isinstance(labels, np.ndarray | list):
-            named = {**_named(samples, classifier), "labels": np.asarray(labels)}
-            return table_of(name, named, classifier)
-    if _are_rows(given):
-        return table_of(name, _named(given, classifier), classifier)
-    items = _items(given, name)
-    return _kept(name, items, classifier)
+    with told(name):
+        if isinstance(given, tuple) and len(given) == 2 and _are_rows(given[0]):
+            samples, labels = given
+            if isinstance(labels, np.ndarray | list):
+                named = {**_named(samples, classifier), "labels": np.asarray(labels)}
+                return table_of(name, named, classifier)
+        if _are_rows(given):
+            return table_of(name, _named(given, classifier), classifier)
+        return _kept(name, _items(given, name), classifier)
 
 
 def _are_rows(given: object) -> bool:
@@ -169,25 +170,20 @@ def _kept(name: str, items: Iterator[Any], classifier: Classifier) -> Stream:
             samples, given = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
             feeds = _batch(_named(samples, classifier), classifier, name)
             count = len(next(iter(feeds.values())))
-            pieces.append({key: _append(file, rows) for key, rows in feeds.items()})
             label = np.full(count, UNKNOWN) if given is None else np.atleast_1d(np.asarray(given))
             if len(label) != count:
                 raise DataError(f"{name}: {len(label)} labels for {count} samples; give one each")
-            labels.append(label)
-    except DisceditError:
+            if count:
+                pieces.append({key: _append(file, rows) for key, rows in feeds.items()})
+                labels.append(label)
+        if not pieces:
+            raise DataError(f"{name}: empty; give at least one sample")
+        ends = np.cumsum([len(label) for label in labels])
+        joined = GivenLabels.of_array(np.concatenate(labels), name)
+    except BaseException:
         file.close()
         raise
-    except Exception as error:  # it is the user's code that runs here
-        file.close()
-        said = first_line(error) or "no message"
-        raise DataError(f"{name}: failed with {type(error).__name__}: {said}") from error
-    if not pieces:
-        file.close()
-        raise DataError(f"{name}: empty; give at least one sample")
-    ends = np.cumsum([len(label) for label in labels])
-    return Stream(
-        name, tuple(pieces), ends, GivenLabels.of_array(np.concatenate(labels), name), file
-    )
+    return Stream(name, tuple(pieces), ends, joined, file)
 
 
 def _batch(rows: dict[str, Array], classifier: Classifier, name: str) -> dict[str, Array]:
@@ -199,6 +195,8 @@ def _batch(rows: dict[str, Array], classifier: Classifier, name: str) -> dict[st
                 "name"
             )
     feeds = {taken.name: _with_rows(rows[taken.name], taken) for taken in classifier.inputs}
+    if any(found.dtype.hasobject for found in feeds.values()):
+        raise DataError(f"{name}: samples are Python objects; give arrays of numbers")
     if len({len(found) for found in feeds.values()}) > 1:
         raise DataError(f"{name}: inputs of one item have different lengths; give one row a sample")
     return feeds

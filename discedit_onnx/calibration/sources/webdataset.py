@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import DataError, first_line
 from ..classes import GivenLabels
-from .pictures import SUFFIXES
+from .pictures import SUFFIXES, Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,11 +54,12 @@ class Tars:
     def __len__(self) -> int:
         return len(self.members)
 
-    def open(self, position: int) -> tuple[str, io.BytesIO]:
+    def open(self, position: int) -> tuple[str, Encoded]:
         member = self.members[position]
+        name = f"{member.tar}: {member.name}"
         with member.tar.open("rb") as stream:
             stream.seek(member.start)
-            return f"{member.tar}: {member.name}", io.BytesIO(stream.read(member.size))
+            return name, Encoded(stream.read(member.size), name)
 
 
 def open_tars(name: str, tars: Sequence[Path]) -> Tars:
@@ -68,7 +68,7 @@ def open_tars(name: str, tars: Sequence[Path]) -> Tars:
     Raises
     ------
     DataError
-        If a tar is damaged or compressed, or there are no images.
+        If a tar is cut, damaged or compressed, or there are no images.
     """
     members = tuple(member for tar in tars for member in _members(tar))
     if not members:
@@ -82,7 +82,7 @@ def _members(tar: Path) -> Iterator[Member]:
     key, image, label = "", None, ""
     try:
         with tarfile.open(tar, "r:") as archive:
-            for info in archive:
+            for info in _infos(archive, tar):
                 if not info.isreg():
                     continue
                 if info.offset_data + info.size > size:
@@ -106,6 +106,24 @@ def _members(tar: Path) -> Iterator[Member]:
         yield _labelled(image, label)
 
 
+def _infos(archive: tarfile.TarFile, tar: Path) -> Iterator[tarfile.TarInfo]:
+    """All members of a tar, which must be followed by zeros, or by nothing.
+
+    tarfile takes a header that is cut or damaged for the end: the rest of the data would be lost
+    without a word. How many zeros there are differs from program to program.
+    """
+    try:
+        yield from archive
+    except tarfile.TarError as error:
+        raise DataError(f"{tar}: is cut or damaged ({first_line(error)}); copy it anew") from error
+    with tar.open("rb") as stream:
+        stream.seek(archive.offset)
+        if any(stream.read(tarfile.BLOCKSIZE)):
+            raise DataError(
+                f"{tar}: is cut or damaged (no header at byte {archive.offset}); copy it anew"
+            )
+
+
 def _labelled(image: Member, label: str) -> Member:
     return Member(image.tar, image.name, image.start, image.size, label)
 
@@ -123,8 +141,14 @@ def _label(content: bytes, suffix: str, name: str) -> str:
         if suffix == ".cls":
             return content.decode().strip()
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: can't be read ({first_line(error)})") from error
+    if isinstance(found, list):
+        return ""  # annotations of something else
     if isinstance(found, dict):
-        return next((str(found[key]) for key in JSON_LABELS if key in found), "")
-    return str(found) if isinstance(found, int | str) else ""
+        given = (found.get(key) for key in JSON_LABELS)
+        found = next((value for value in given if value is not None), None)
+    if isinstance(found, bool | list | dict):
+        kind = type(found).__name__
+        raise DataError(f"{name}: its label is a {kind}; give a number or a name")
+    return "" if found is None or found != found else str(found)

@@ -200,3 +200,47 @@ def test_an_output_of_half_precision_is_compared_as_such():
         compare(proto, proto, feeds, "cpu").tolerance
         > compare(plain, plain, feeds, "cpu").tolerance
     )
+
+
+@pytest.mark.parametrize("fixed", [None, 4])
+def test_class_scores_in_a_map_of_one_place(fixed, tmp_path):
+    """As SqueezeNet ends: a pooled map, never flattened."""
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (8, 1, 3, 3), "w1": (10, 8, 1, 1), "w2": (CLASSES, 10, 1, 1)}
+    nodes, name = [], "x"
+    for i in range(3):
+        nodes.append(helper.make_node("Conv", [name, f"w{i}"], [f"c{i}"]))
+        name = f"c{i}"
+        if i < 2:
+            nodes.append(helper.make_node("Relu", [name], [f"r{i}"]))
+            name = f"r{i}"
+    nodes.append(helper.make_node("GlobalAveragePool", [name], ["pooled"]))
+    nodes.append(helper.make_node("Softmax", ["pooled"], ["scores"], axis=1))
+    batch = fixed or "n"
+    graph = helper.make_graph(
+        nodes,
+        "squeezed",
+        [helper.make_tensor_value_info("x", FLOAT, [batch, 1, 6, 6])],
+        [helper.make_tensor_value_info("scores", FLOAT, [batch, CLASSES, 1, 1])],
+        [
+            numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), key)
+            for key, shape in shapes.items()
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(proto, tmp_path / "model.onnx")
+    model = dx.load(tmp_path / "model.onnx")
+    x = rng.normal(size=(40, 1, 6, 6)).astype(np.float32)
+    (scores,) = ran(proto, {"x": x}) if fixed is None else [np.empty(0)]
+    labels = scores.reshape(40, CLASSES).argmax(1) if fixed is None else np.arange(40) % CLASSES
+    data = dx.open_data(model, (x, labels))
+    if fixed is None:
+        assert dx.evaluate(model, data, device="cpu", latency=False).top1 == 1
+    moments = dx.calibrate(model, data, device="cpu")
+    edit = dx.prune(model, data=data, sparsity=0.2, device="cpu")
+    assert edit.parameters[1] < edit.parameters[0]
+    for way in (dx.Way(level="output"), dx.Way(keep_head=False), dx.Way(drop_output=True)):
+        gone = dx.forget(model, moments, [1], way, data=data, device="cpu")
+        (scores,) = ran(gone.proto, {"x": x[: fixed or 40]})
+        assert scores.shape[1:] == (CLASSES - way.drop_output, 1, 1)
+        assert way.drop_output or (scores.reshape(-1, CLASSES).argmax(1) != 1).all()

@@ -121,7 +121,8 @@ def classifier_of(model: Model) -> Classifier:
     """Find the inputs and the class scores of a model.
 
     The inputs are those that no initializer fills. The output is the first that is
-    floating-point with 2 axes, the second of known length 2 or more. The batch is the first axis
+    floating-point with 2 axes, the second of known length 2 or more; or else the first with more
+    axes, of length 1. The batch is the first axis
     of the first input.
 
     Raises
@@ -173,13 +174,18 @@ def _said(value: onnx.ValueInfoProto) -> str:
 
 
 def _first_matrix(graph: onnx.GraphProto) -> tuple[str, int] | None:
-    """Name and width of the first floating-point output of two or more columns."""
-    for value in graph.output:
-        dims = _dims(value)
-        if value.type.tensor_type.elem_type in FLOATS and len(dims) == 2:
-            width = dims[1]
-            if width is not None and width >= 2:
-                return value.name, width
+    """Name and width of the first floating-point output of two or more columns.
+
+    If there is none, of the first with further axes of length 1, as a pooled map has them.
+    """
+    for rank in (2, None):
+        for value in graph.output:
+            dims = _dims(value)
+            fits = value.type.tensor_type.elem_type in FLOATS and len(dims) == (rank or len(dims))
+            if fits and dims[1:2] and set(dims[2:]) <= {1}:
+                width = dims[1]
+                if width is not None and width >= 2:
+                    return value.name, width
     return None
 
 

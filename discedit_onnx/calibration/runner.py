@@ -45,7 +45,7 @@ def run_batches(
     Yields
     ------
     results : list of arrays
-        The named outputs, N rows each.
+        The named outputs, N rows each; class scores have one column a class.
     labels : int64 array
         (N,)
 
@@ -64,7 +64,11 @@ def run_batches(
         count = len(batch)
         results = session.run(asked, fill_up(batch.feeds, classifier.batch))
         check_rows(asked, results, classifier.batch or count)
-        results = [result[:count] for result in results]
+        results = [
+            # Class scores may be a map of one place.
+            result[:count].reshape(count, -1) if name == classifier.output else result[:count]
+            for name, result in zip(asked, results, strict=True)
+        ]
         labels = results.pop().argmax(axis=1) if data.predicted else batch.labels
         yield results, labels
         done += count

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import SETTINGS
 from .print_recipe import NOT_STEPS, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECTIONS = {
     "Look at models": ("inspect", "score", "diff", "evaluate"),
@@ -72,27 +76,25 @@ class Commands(click.Group):
             code = INTERRUPTED
         sys.exit(code or 0)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the options; help and the version are written here."""
+        with _written():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what goes wrong in it becomes a line and an exit code."""
         from discedit_onnx.errors import DisceditError
 
         try:
-            super().invoke(ctx)
-            sys.stdout.flush()
+            with _written():
+                super().invoke(ctx)
+                sys.stdout.flush()
         except DisceditError as error:
             _tell("error", str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as error:
             _tell("interrupted", str(error) or "nothing more was written")
             ctx.exit(getattr(error, "exit_code", INTERRUPTED))
-        except BrokenPipeError:
-            # Python flushes once more when it ends; that must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(PIPE_CLOSED)
-        except OSError as error:
-            name = f"{error.filename}: " if error.filename else ""
-            _tell("error", f"{name}{error.strerror or error}")
-            ctx.exit(USAGE)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -101,6 +103,29 @@ class Commands(click.Group):
             what = f"{type(error).__name__}: {error}"
             _tell("internal error", f"{what}. Please report it; {TRACEBACK}=1 shows where")
             ctx.exit(INTERNAL)
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
+    """What can't be read or written ends the program: in one line, or silently with its reader."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        _let_go_of_output()
+        raise click.exceptions.Exit(PIPE_CLOSED) from error
+    except OSError as error:
+        _let_go_of_output()
+        name = f"{error.filename}: " if error.filename else ""
+        _tell("error", f"{name}{error.strerror or error}")
+        raise click.exceptions.Exit(USAGE) from error
+
+
+def _let_go_of_output() -> None:
+    """Python flushes once more when it ends; that must not fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _module(name: str) -> str:
@@ -129,6 +154,11 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
+    if sys.stdout is None:  # the next file that is opened would be taken for it
+        _tell("error", "standard output is closed; send it to /dev/null if it is not wanted")
+        sys.exit(USAGE)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end the program.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ import click
 
 import discedit_onnx as dx
 
-from . import options
+from . import options, outputs
 from .report import report
 
 if TYPE_CHECKING:
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from .output import Screen
 
 
-@click.command(context_settings=options.SETTINGS, short_help="Carry out a plan of prune --dry-run.")
+@click.command(
+    context_settings=options.SETTINGS,
+    short_help="Carry out a plan of prune --dry-run.",
+    epilog=options.examples(
+        "apply half.json model.onnx -o half.onnx",
+        "apply half.json model.onnx -o half.onnx --data calibration/",
+    ),
+)
 @click.argument("plan", type=options.PATH)
 @options.model
 @options.data("Images for the proof of equality.")
@@ -44,6 +51,7 @@ def command(
     from discedit_onnx.model import check_output
 
     loaded, planned = dx.load(model), load_plan(plan)
+    outputs.require_apart()
     check_output(loaded, output, force)
     samples = None if data.where is None else data.open(loaded)
     edit = replay(loaded, planned, data=samples, device=device)

@@ -11,7 +11,7 @@ import discedit_onnx as dx
 from discedit_onnx.amounts import number, percent, size
 from discedit_onnx.errors import UsageError
 
-from . import inputs, options
+from . import inputs, options, outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Gather the moments of activations from labelled images.",
+    epilog=options.examples(
+        "calibrate model.onnx --data calibration/",
+        "calibrate model.onnx --data train.npz --preprocess imagenet --num-samples 2000",
+    ),
 )
 @options.model
 @options.data("Labelled calibration images.", required=True)
@@ -99,13 +103,16 @@ def command(
     """
     from discedit_onnx.calibration.checkpoint import Checkpoint
     from discedit_onnx.calibration.gathering import Shard
+    from discedit_onnx.files import real_path
     from discedit_onnx.model import check_output
 
     start = time.perf_counter()
     loaded = dx.load(model)
     part = Shard.parse(shard)
     output = output or inputs.beside_model(model, part)
+    outputs.require_apart(output)
     check_output(loaded, output, force)
+    outputs.require_no_model(output, inputs.MOMENTS_SUFFIX)
     samples = data.open(loaded)
     checkpoint = Checkpoint.beside(output, checkpoint_every)
     if dask is not None and part.of > 1:
@@ -122,7 +129,7 @@ def command(
         batch_size=batch_size,
         **where,
     )
-    moments.save(output)
+    moments.save(real_path(output))
     checkpoint.remove()
     seconds = time.perf_counter() - start
     facts, channels, total = moments.facts, moments.mean.shape[1], int(moments.count.sum())

@@ -10,7 +10,8 @@ import discedit_onnx as dx
 from discedit_onnx.amounts import percent, size
 from discedit_onnx.errors import GateError, UsageError
 
-from . import ci, options
+from . import ci, options, outputs
+from .inputs import require_true_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,19 +40,27 @@ def class_and_share(text: str) -> tuple[str, float]:
 def _classes_and_shares(
     ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Callback of --forgotten, which refuses early what is none."""
+    """Callback of --forgotten, which refuses early what is none, or names a class twice."""
+    seen = set()
     for text in values:
         try:
-            class_and_share(text)
+            name, _ = class_and_share(text)
         except ValueError as error:
             message = f"{text}: give a class and a share, as 3:0.01"
             raise click.BadParameter(message, ctx, parameter) from error
+        if name in seen:
+            raise click.BadParameter(f"{text}: class {name} is named twice.", ctx, parameter)
+        seen.add(name)
     return values
 
 
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Fail unless a model passes gates: accuracy, size, latency.",
+    epilog=options.examples(
+        "check model.onnx --data test/ --min-accuracy 0.9 --max-size 2MB",
+        "check small.onnx --against model.onnx --data test/ --max-drop 0.01 --junit gates.xml",
+    ),
 )
 @options.model
 @options.data("Labelled images, for the gates on accuracy.")
@@ -60,13 +69,13 @@ def _classes_and_shares(
 )
 @click.option(
     "--min-accuracy",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     metavar="SHARE",
     help="Least top-1 accuracy; with --forgotten, on all other classes.",
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     metavar="SHARE",
     help="How much less than BASE's it may be, as 0.01; with --forgotten, on all other classes.",
 )
@@ -77,7 +86,7 @@ def _classes_and_shares(
 )
 @click.option(
     "--max-latency-ratio",
-    type=click.FloatRange(0, min_open=True),
+    type=options.Number(0, min_open=True),
     metavar="RATIO",
     help="Time for a batch of one, over BASE's; both are measured in turns, here.",
 )
@@ -129,13 +138,15 @@ def command(
         forgotten=dict(map(class_and_share, forgotten)),
     )
     gates.require_sources(against is not None, data.where is not None)
-    if junit is not None and not junit.parent.is_dir():
-        raise UsageError(f"{junit.parent}: no such folder for the JUnit file")
+    if junit is not None:
+        _check_junit(junit)
     loaded = dx.load(model)
     base = None if against is None else dx.load(against)
     samples, base_samples = (
         None if of is None or not gates.need_data else data.open(of) for of in (loaded, base)
     )
+    if samples is not None:
+        require_true_labels(samples, "a gate on accuracy")
     with screen.progress("checking") as progress:
         verdicts = check(
             loaded,
@@ -157,6 +168,16 @@ def command(
             click.echo(ci.annotation(f"{model} fails a gate", line), err=True)
     if failed:
         raise GateError(f"{len(failed)} of {len(verdicts)} gates failed: {'; '.join(failed)}")
+
+
+def _check_junit(path: Path) -> None:
+    """Refuse a place for the XML, which may replace XML only."""
+    from discedit_onnx.files import check_place
+
+    outputs.require_apart()
+    check_place(path, force=True, what="JUnit file")
+    if path.exists() and path.suffix != ".xml":
+        raise UsageError(f"{path}: exists already, and is no .xml; choose another name")
 
 
 def words(verdict: Verdict) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -12,6 +10,7 @@ from .output import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 def on_github() -> bool:
@@ -44,6 +43,8 @@ def write_junit(path: Path, model: str, cases: Sequence[tuple[str, str, bool]]) 
     cases
         Of each gate its name, what was found in words, and whether it holds.
     """
+    from discedit_onnx.files import write_files
+
     failures = sum(not passed for _, _, passed in cases)
     name = {"name": "discedit-onnx check"}
     counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0"}
@@ -60,7 +61,4 @@ def write_junit(path: Path, model: str, cases: Sequence[tuple[str, str, bool]]) 
         else:
             ElementTree.SubElement(case, "failure", {"message": text}).text = text
     ElementTree.indent(suites)
-    with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        ElementTree.ElementTree(suites).write(temporary, "utf-8", xml_declaration=True)
-        temporary.replace(path)
+    write_files({path: ElementTree.tostring(suites, "utf-8", xml_declaration=True)})

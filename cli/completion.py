@@ -13,17 +13,16 @@ PROGRAM, VARIABLE = "discedit-onnx", "_DISCEDIT_ONNX_COMPLETE"
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Print the script that completes command lines in a shell.",
+    epilog=options.examples(
+        "completion bash > ~/.local/share/bash-completion/completions/discedit-onnx",
+        'completion zsh > "${fpath[1]}/_discedit-onnx"',
+        "completion fish > ~/.config/fish/completions/discedit-onnx.fish",
+    ),
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the script that completes commands and options in SHELL.
-
-    \b
-    bash  discedit-onnx completion bash > ~/.local/share/bash-completion/completions/discedit-onnx
-    zsh   discedit-onnx completion zsh > "${fpath[1]}/_discedit-onnx"
-    fish  discedit-onnx completion fish > ~/.config/fish/completions/discedit-onnx.fish
-    """
+    """Print the script that completes commands and options in SHELL."""
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(ctx.find_root().command, {}, PROGRAM, VARIABLE).source())

@@ -53,6 +53,7 @@ class Files:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="All of it on a sample model.",
+    epilog=options.examples("demo", "demo --samples sample_models -o /tmp/demo"),
 )
 @click.option(
     "--samples",

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    context_settings=options.SETTINGS, short_help="Show the channels of two models side by side."
+    context_settings=options.SETTINGS,
+    short_help="Show the channels of two models side by side.",
+    epilog=options.examples("diff model.onnx small.onnx"),
 )
 @click.argument("a", type=options.PATH)
 @click.argument("b", type=options.PATH)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Versions, and the execution providers that really start.",
+    epilog=options.examples("doctor"),
 )
 @options.screen
 def command(screen: Screen) -> None:

@@ -28,6 +28,9 @@ MOST_CLASSES = 30
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Accuracy by class, latency and size, side by side.",
+    epilog=options.examples(
+        "evaluate model.onnx --data test/", "evaluate small.onnx --data test/ --against model.onnx"
+    ),
 )
 @options.model
 @options.data("Labelled images.", required=True)
@@ -57,6 +60,7 @@ def command(
     # All files are looked at before any model runs.
     models = [dx.load(path) for path in paths]
     opened = [data.open(loaded) for loaded in models]
+    inputs.require_true_labels(opened[0], "accuracy")
     found = []
     for path, loaded, samples in zip(paths, models, opened, strict=True):
         result = inputs.evaluate(

@@ -162,17 +162,9 @@ def _plain(text: str) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a page, all or nothing."""
-    import tempfile
-    from pathlib import Path
+    from discedit_onnx.files import write_files
 
-    from discedit_onnx.errors import UsageError
-
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder for the output")
-    with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    write_files({path: text.encode(errors="backslashreplace")})  # file names may hold anything
 
 
 def as_json(found: Evidence, original: Path, edited: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 import discedit_onnx as dx
 from discedit_onnx.amounts import percent
 
-from . import budgets, edits, options, reporting
+from . import budgets, edits, options, outputs, reporting
 from .forget_measures import (
     UNSEEN,
     accuracies,
@@ -42,6 +42,10 @@ NAMED = 3
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Make a model forget classes.",
+    epilog=options.examples(
+        "forget model.onnx --class 3",
+        "forget model.onnx --class dress --remove --data calibration/ -o without-dress.onnx",
+    ),
 )
 @options.model
 @click.option(
@@ -153,6 +157,8 @@ def command(
     """
     from discedit_onnx.editing.forget import find_columns
     from discedit_onnx.editing.forgetting.way import Way
+    from discedit_onnx.evidence.manifest import manifest_path
+    from discedit_onnx.files import check_place
     from discedit_onnx.model import check_output
 
     loaded = dx.load(model)
@@ -180,7 +186,9 @@ def command(
     way.check_sources(gathered is not None, samples is not None)
     names, chosen = find_columns(loaded, gathered, classes, samples)
     output = output or beside(model, [names[k] for k in chosen], remove)
+    outputs.require_apart(output)
     check_output(loaded, output, force)
+    check_place(manifest_path(output), force=True)
     reporting.check(report_to, force)
     if gathered is None and level == "features":
         gathered = inputs.gather(samples)

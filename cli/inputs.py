@@ -175,6 +175,23 @@ def evaluate(screen: Screen, model: Model, data: Dataset, what: str, **options: 
         return dx.evaluate(model, data, progress=progress, **options)
 
 
+def require_true_labels(data: Dataset, purpose: str) -> None:
+    """Refuse samples without labels where the model's own can't stand in for them.
+
+    Raises
+    ------
+    DataError
+        If a label is missing.
+    """
+    missing = int((data.labels < 0).sum())
+    if missing and not data.predicted:
+        which = "no labels" if missing == len(data) else f"{missing:,} samples without a label"
+        raise DataError(
+            f"{data.source.name}: {which}, and {purpose} needs true ones; sort images into one "
+            "folder a class"
+        )
+
+
 def near_chance(model: Path, accuracy: float, data: Dataset) -> str | None:
     """What to say if a model does hardly better than guessing on data that it should know."""
     chance = 1 / len(data.class_names)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from discedit_onnx.editing.lineage import Record
     from discedit_onnx.graph.coupling import Pinned
-    from discedit_onnx.inspection import TensorInfo
+    from discedit_onnx.inspection import Inspection, TensorInfo
 
     from .output import Screen
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="What a model is, and what of it can be removed.",
+    epilog=options.examples("inspect model.onnx", "inspect --operators"),
 )
 @click.argument("model", type=options.PATH, required=False)
 @click.option(
@@ -66,6 +67,13 @@ def _list_operators(screen: Screen) -> None:
     screen.json({"operators": [asdict(operator) for operator in known]})
 
 
+def _macs(found: Inspection) -> str:
+    if found.macs is None:
+        return "unknown"
+    without = f", without {', '.join(found.uncounted)}" if found.uncounted else ""
+    return f"{large(found.macs)} for one sample{without}"
+
+
 def _show(screen: Screen, model: Path) -> None:
     from discedit_onnx.editing.lineage import history
 
@@ -79,7 +87,7 @@ def _show(screen: Screen, model: Path) -> None:
             "opset": ", ".join(f"{n or 'ai.onnx'} {v}" for n, v in found.opsets.items()),
             **({"inlined": ", ".join(found.inlined)} if found.inlined else {}),
             "parameters": number(found.parameters),
-            "MACs": f"{large(found.macs)} for one sample" if found.macs is not None else "unknown",
+            "MACs": _macs(found),
             "file": size(loaded.file_size),
             "removable": f"{percent(found.removable_share)} of the parameters at most",
             "edited": "; then ".join(map(_edit, edits)) or None,

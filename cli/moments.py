@@ -8,9 +8,9 @@ import click
 
 import discedit_onnx as dx
 from discedit_onnx.amounts import number, percent, size
-from discedit_onnx.errors import UsageError
 
-from . import options
+from . import options, outputs
+from .inputs import MOMENTS_SUFFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +21,22 @@ if TYPE_CHECKING:
 
 
 @click.group(
-    context_settings=options.SETTINGS, short_help="Show moments files, and merge those of shards."
+    context_settings=options.SETTINGS,
+    short_help="Show moments files, and merge those of shards.",
+    epilog=options.examples(
+        "moments show model.moments.safetensors",
+        "moments merge first.moments second.moments -o all.moments",
+    ),
 )
 def command() -> None:
     """Look into the files that calibrate writes, and join what several runs have gathered."""
 
 
-@command.command(context_settings=options.SETTINGS, short_help="Print what is inside.")
+@command.command(
+    context_settings=options.SETTINGS,
+    short_help="Print what is inside.",
+    epilog=options.examples("moments show model.moments.safetensors"),
+)
 @click.argument("file", type=options.PATH)
 @options.screen
 def show(screen: Screen, file: Path) -> None:
@@ -47,7 +56,11 @@ def show(screen: Screen, file: Path) -> None:
     screen.json(_described(file, moments, bytes_))
 
 
-@command.command(context_settings=options.SETTINGS, short_help="Join the moments of several runs.")
+@command.command(
+    context_settings=options.SETTINGS,
+    short_help="Join the moments of several runs.",
+    epilog=options.examples("moments merge first.moments second.moments -o all.moments"),
+)
 @click.argument("files", type=options.PATH, nargs=-1, required=True)
 @options.output("Moments file.", required=True)
 @options.screen
@@ -57,24 +70,18 @@ def merge(screen: Screen, files: tuple[Path, ...], output: Path, force: bool) ->
     The result is the one that a single run over all the images gives, in whatever order and
     however the images were divided.
     """
-    _check_output(files, output, force)
+    from discedit_onnx.files import check_place, real_path
+
+    outputs.require_apart()
+    check_place(output, force)
+    outputs.require_no_model(output, MOMENTS_SUFFIX)
     merged = dx.load_moments(files[0])
     for file in files[1:]:
         merged = merged.merge(dx.load_moments(file))
-    merged.save(output)
+    merged.save(real_path(output))
     bytes_ = output.stat().st_size
     _facts(screen, f"{output}: moments of {len(files)} files", merged, bytes_)
     screen.json(_described(output, merged, bytes_))
-
-
-def _check_output(files: tuple[Path, ...], output: Path, force: bool) -> None:
-    """Refuse an output that is one of the inputs, exists already, or has no folder."""
-    if output.resolve() in {file.resolve() for file in files}:
-        raise UsageError(f"{output}: the output would overwrite an input; choose another name")
-    if output.is_dir():
-        raise UsageError(f"{output}: is a folder; give the name of a file")
-    if output.exists() and not force:
-        raise UsageError(f"{output}: exists already; use --force to overwrite it")
 
 
 def _facts(screen: Screen, title: str, moments: Moments, bytes_: int) -> None:

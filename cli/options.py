@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,9 +27,27 @@ PATH = click.Path(path_type=Path)
 """Whether a file is there is for the library to say: a missing model is not a usage error."""
 
 
+class Number(click.FloatRange):
+    """A number in a range; click takes "nan" for one that is in every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
+
+
 def commas(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """Callback of an option that takes words with commas between them."""
     return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: invocations, without the program's name."""
+    return "\n".join(["\b", "Examples:", *(f"  discedit-onnx {line}" for line in lines)])
 
 
 def model(function: Command) -> Command:
@@ -91,7 +110,8 @@ def _data_options(help: str, required: bool) -> list[Callable[[Any], Any]]:
             help="Take only N samples, equally many of each class.",
         ),
         click.option(
-            "--seed", type=int, default=0, show_default=True, help="For whatever is random."
+            "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+            help="For whatever is random.",
         ),
     ]  # fmt: skip
 

@@ -50,8 +50,13 @@ class Screen:
         """Standard output, as it is now; names are never read as markup."""
         from rich.console import Console
 
+        class Plain(Console):
+            def on_broken_pipe(self) -> None:
+                """Rich would end the program; how it ends is for the command line to say."""
+                raise BrokenPipeError
+
         piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-        return Console(
+        return Plain(
             markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH if piped else None
         )
 

@@ -8,7 +8,7 @@ import click
 
 import discedit_onnx as dx
 
-from . import budgets, edits, options, reporting, searching
+from . import budgets, edits, options, outputs, reporting, searching
 from .inputs import Inputs
 from .report import report
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Cut out the components that tell classes apart least.",
+    epilog=options.examples(
+        "prune model.onnx --data calibration/ --sparsity 0.5 -o small.onnx",
+        "prune model.onnx --data calibration/ --max-drop 1 -o small.onnx --report small.html",
+    ),
 )
 @options.model
 @options.data("Images for choice, refit and proof; with --moments for the proof alone.")
@@ -117,6 +121,7 @@ def command(
     from discedit_onnx.editing.criteria import (
         check_criterion,
         defaults,
+        factors,
         needs_moments,
         require_data,
     )
@@ -129,11 +134,14 @@ def command(
     from discedit_onnx.model import check_output
 
     loaded = dx.load(model)
+    outputs.require_apart()
     if dry_run:
         plan_file.check_output(output, force)
     else:
         check_output(loaded, output, force)
     reporting.check(report_to, force, dry_run)
+    if criterion is not None:
+        factors(criterion)  # an empty one is no wish for the default
     criterion, refit = defaults(criterion, refit, data.where is not None, moments is not None)
     require_data(criterion, refit, rounds, data.where is not None)
     check_criterion(criterion, join)
@@ -145,7 +153,7 @@ def command(
     validation: Dataset | None = None
     found: Search | None = None
     if hunt is not None:
-        hunt.check(loaded, force)
+        hunt.check(loaded, output, force)
         known_from = needs_moments(criterion) and inputs.moments_file() is not None
         samples, validation = hunt.samples(loaded, data, samples, known_from)
     if needs_moments(criterion):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, outputs
 from .print_recipe import NOT_STEPS, parameters_of
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Recipe:
             raise UsageError(f"{path}: can't be read: {error.strerror}") from error
         except ValueError as error:  # TOML's errors, and those of the encoding
             raise UsageError(f"{path}: not TOML: {error}") from error
+        except RecursionError as error:
+            raise UsageError(f"{path}: lists or tables lie too deep in one another") from error
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -123,6 +125,10 @@ def steps(recipe: Recipe, group: click.Group, ctx: click.Context) -> Iterator[St
     UsageError
         Naming the line that is wrong.
     """
+    for key, value in recipe.defaults.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            message = f"[[{key}]] is an array of tables; a step is one table: write [{key}]"
+            raise _wrong(recipe, (key,), message)
     if not recipe.tables:
         raise _wrong(recipe, (), "no steps: give a table for each, as [prune]")
     known = {name: _command(recipe, group, ctx, name) for name in recipe.tables}
@@ -130,6 +136,7 @@ def steps(recipe: Recipe, group: click.Group, ctx: click.Context) -> Iterator[St
         if not any(key in parameters_of(command) for command in known.values()):
             raise _wrong(recipe, (key,), f"{key}: no step has such an option")
     chain: dict[str, Any] = {}
+    taken: list[Path] = []
     for number, (name, own) in enumerate(recipe.tables.items(), 1):
         command = known[name]
         parameters = parameters_of(command)
@@ -142,7 +149,9 @@ def steps(recipe: Recipe, group: click.Group, ctx: click.Context) -> Iterator[St
             values = {k: v for k, v in values.items() if k != "against" or k in own}
         values = {key: value for key, value in values.items() if key in parameters}
         step = Step(name, _arguments(recipe, parameters, name, values))
-        _require_readable(recipe, command, step, values, ctx)
+        given = _read(recipe, command, step, values, ctx)
+        taken += outputs.read_by(command, given)
+        _require_free(recipe, name, outputs.written_by(name, given), taken)
         yield step
         if number < len(known):
             chain = _chained(recipe, name, values, chain)
@@ -184,15 +193,26 @@ def _arguments(
     return (*flags, *(["--", *ordered] if ordered else []))
 
 
-def _require_readable(
+def _require_free(recipe: Recipe, name: str, written: list[Path], taken: list[Path]) -> None:
+    """Refuse a step that would overwrite a file that it or one before it reads or writes."""
+    from discedit_onnx.files import same_file
+
+    for path in written:
+        if any(same_file(path, file) for file in taken):
+            message = f"[{name}] would overwrite {path}, which a step reads or writes before"
+            raise _wrong(recipe, _place(recipe, name, "output"), f"{message}; name another output")
+        taken.append(path)
+
+
+def _read(
     recipe: Recipe, command: click.Command, step: Step, keys: Collection[str], ctx: click.Context
-) -> None:
-    """Refuse a step whose command can't read it."""
+) -> dict[str, Any]:
+    """The values of a step's parameters, as its command reads them; it must be able to."""
     from discedit_onnx.errors import UsageError
 
     place, name = (step.name,), step.name
     try:
-        command.make_context(name, list(step.arguments), parent=ctx)
+        return command.make_context(name, list(step.arguments), parent=ctx).params
     except click.UsageError as error:
         wrong = getattr(error, "param", None)
         for key, parameter in parameters_of(command).items():

@@ -8,7 +8,8 @@ import click
 
 import discedit_onnx as dx
 
-from . import options
+from . import options, outputs
+from .inputs import beside_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Do again what a manifest records, to the same bytes.",
+    epilog=options.examples(
+        "replay without.onnx.manifest.json model.onnx --data calibration/ -o again.onnx"
+    ),
 )
 @click.argument("manifest", type=options.PATH)
 @options.model
@@ -40,12 +44,19 @@ def command(
     The model, the moments and the images must have the hashes recorded, and the result is written
     only if it has the one recorded too; else it is said which differs.
     """
-    from discedit_onnx.errors import UsageError
+    from discedit_onnx.errors import DataError, UsageError
     from discedit_onnx.evidence.manifest import load_manifest, replay
     from discedit_onnx.model import check_output
 
     recorded = load_manifest(manifest)
     loaded = dx.load(model)
+    if recorded.moments is not None and moments is None:
+        beside = beside_model(model)
+        there = f", such as {beside}" if beside.is_file() else ""
+        raise DataError(f"{manifest}: names moments; give them with --moments{there}")
+    if recorded.data is not None and data is None:
+        raise DataError(f"{manifest}: names images, {recorded.data.name}; give them with --data")
+    outputs.require_apart()
     check_output(loaded, output, force)
     samples = None
     if data is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Do all steps of a recipe: calibrate, prune, forget, check.",
+    epilog=options.examples("run recipe.toml", "run recipe.toml --json"),
 )
 @click.argument("recipe", type=options.PATH)
 @options.screen

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 import discedit_onnx as dx
 from discedit_onnx.errors import UsageError
 
-from . import options, score_plan, score_tables
+from . import options, outputs, score_plan, score_tables
 from .inputs import Inputs
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Bound how well each layer tells each class apart.",
+    epilog=options.examples(
+        "score model.onnx", "score model.onnx --data calibration/ --class dress --against coat"
+    ),
 )
 @options.model
 @options.data("Labelled images to calibrate on.")
@@ -110,6 +113,7 @@ def command(
     all others: 0 says nothing, 1 tells them apart without error. They are estimates, made from
     the moments of the calibration images, unless --confidence asks for certificates.
     """
+    from discedit_onnx.files import real_path
     from discedit_onnx.model import check_output
     from discedit_onnx.scoring.comparison import compare
     from discedit_onnx.scoring.export import save_npz
@@ -122,7 +126,9 @@ def command(
         witness = _certifiable(witness)
     loaded = dx.load(model)
     if npz is not None:
+        outputs.require_apart()
         check_output(loaded, npz, force)
+        outputs.require_no_model(npz, ".npz")
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
     inputs.moments_file()
     gathered = inputs.gather(inputs.opened())
@@ -139,7 +145,7 @@ def command(
         confidence=confidence,
     )
     if npz is not None:
-        save_npz(scores, npz)
+        save_npz(scores, real_path(npz))
     if as_csv:
         _write_csv(scores)
         return

@@ -71,23 +71,28 @@ class Hunt:
                 )
             asked = replace(data, where=self.validation, num_samples=None)
             return opened, asked.open(model)
+        if opened is None:
+            raise UsageError("--max-drop needs samples to measure on: give --validation or --data")
         if moments:
             raise UsageError(
                 "the --moments may have seen any sample of --data: give others with --validation"
             )
-        if opened is None:
-            raise UsageError("--max-drop needs samples to measure on: give --validation or --data")
         return split(opened, data.seed)
 
     def _place(self) -> Path:
         return Path(str(self.validation)).resolve()
 
-    def check(self, model: Model, force: bool) -> None:
+    def check(self, model: Model, output: Path, force: bool) -> None:
         """Refuse a place for the frontier that can't be written to, before time is spent."""
         from discedit_onnx.errors import UsageError
+        from discedit_onnx.files import same_file
 
         if self.keep is None:
             return
+        if same_file(output.parent, self.keep) and output.match(f"{model.path.stem}-*.onnx"):
+            raise UsageError(
+                f"{output}: --keep-frontier writes models of such names there; choose another name"
+            )
         if self.keep.exists() and not self.keep.is_dir():
             raise UsageError(f"--keep-frontier {self.keep}: is a file; name a folder")
         if not force and self.keep.is_dir() and any(self.keep.glob(f"{model.path.stem}-*.onnx")):
@@ -140,7 +145,7 @@ def hunting(function: Command) -> Command:
             "counts.  [default: a quarter of --data, which is then used for nothing else]",
         ),
         click.option(
-            "--max-drop", type=click.FloatRange(min=0, max=100), metavar="POINTS",
+            "--max-drop", type=options.Number(min=0, max=100), metavar="POINTS",
             help="In place of a budget: cut as many parameters as cost at most so many points "
             "of accuracy.",
         ),

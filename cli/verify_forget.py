@@ -8,8 +8,9 @@ import click
 
 import discedit_onnx as dx
 
-from . import options
+from . import options, outputs
 from .evidence_page import as_json, facts, page, tables
+from .inputs import require_true_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,10 @@ def _limit(name: str, what: str) -> Callable[[options.Command], options.Command]
     "verify-forget",
     context_settings=options.SETTINGS,
     short_help="Attack a model that forgot classes; a verdict for each level.",
+    epilog=options.examples(
+        "verify-forget model.onnx without.onnx --class dress --data test/",
+        "verify-forget model.onnx without.onnx --class 3 --data test/ -o left.md --require head",
+    ),
 )
 @click.argument("original", type=options.PATH)
 @click.argument("edited", type=options.PATH)
@@ -85,15 +90,19 @@ def command(
     from discedit_onnx.errors import GateError, UsageError
     from discedit_onnx.evidence.verdict import LEVELS, Limits
     from discedit_onnx.evidence.verify import verify
+    from discedit_onnx.files import check_place
 
     if require is not None and require not in LEVELS:
         raise UsageError(f"--require {require}: no such level; there are {', '.join(LEVELS)}")
-    if output is not None and output.exists() and not force:
-        raise UsageError(f"{output}: exists already; use --force to overwrite it")
+    if output is not None:
+        outputs.require_apart()
+        check_place(output, force)
+        outputs.require_no_model(output, ".md")
     limits = Limits(max_forget / 100, max_recall / 100, max_gain / 100)
     before, after = dx.load(original), dx.load(edited)
     third = None if reference is None else dx.load(reference)
     samples = data.open(before)
+    require_true_labels(samples, "evidence of forgetting")
     known = None if members is None else replace(data, where=members).open(before)
     found = verify(
         before,

@@ -16,7 +16,7 @@ from .graph.view import View
 from .latency import latencies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,6 +48,11 @@ class Gates:
         Time for a batch of one, as a share of the base model's.
     forgotten
         By class, index or name: the largest accuracy that may be left on it.
+
+    Raises
+    ------
+    UsageError
+        If a limit is none: accuracies and a drop lie in [0, 1], a ratio is positive and finite.
     """
 
     min_accuracy: float | None = None
@@ -55,6 +60,22 @@ class Gates:
     max_size: Budget | None = None
     max_latency_ratio: float | None = None
     forgotten: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shares = {
+            "--min-accuracy": self.min_accuracy,
+            "--max-drop": self.max_drop,
+            **{f"--forgotten {name}": share for name, share in self.forgotten.items()},
+        }
+        # Not a number is in no interval, and would let every model pass.
+        for name, share in shares.items():
+            if share is not None and not 0 <= share <= 1:
+                raise UsageError(f"{name} {share:g} is not in [0, 1]; give a share, as 0.9")
+        ratio = self.max_latency_ratio
+        if ratio is not None and not 0 < ratio < math.inf:
+            raise UsageError(
+                f"--max-latency-ratio {ratio:g} is no positive number; give a ratio, as 0.7"
+            )
 
     @property
     def need_data(self) -> bool:
@@ -167,7 +188,7 @@ def check(
     verdicts: list[Verdict] = []
     if data is not None and gates.need_data:
         right = _right(model, data, device, batch_size, progress)
-        forgotten = {find_class(data.class_names, c): most for c, most in gates.forgotten.items()}
+        forgotten = _by_column(gates.forgotten, data.class_names)
         others = ~np.isin(data.labels, list(forgotten))
         words = "the images of all other classes" if forgotten else "the images"
         if gates.min_accuracy is not None:
@@ -184,6 +205,17 @@ def check(
     if gates.max_latency_ratio is not None and base is not None:
         verdicts.append(_latency(gates.max_latency_ratio, model, base, device))
     return tuple(verdicts)
+
+
+def _by_column(forgotten: Mapping[str, float], names: Sequence[str]) -> dict[int, float]:
+    """What may be left on each class, by its column; each is named once."""
+    found: dict[int, float] = {}
+    for name, most in forgotten.items():
+        k = find_class(names, name)
+        if k in found:
+            raise UsageError(f"--forgotten {name}: class {names[k]} is named twice; name it once")
+        found[k] = most
+    return found
 
 
 def _right(

@@ -19,6 +19,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from .branches import take_branches
 from .errors import ModelError, UsageError, first_line
+from .files import check_place, real_path
 from .functions import inline_functions
 from .tables import Table, Tabular, facts
 
@@ -122,6 +123,10 @@ def load(path: str | Path) -> Model:
         If there is no such file, it is not ONNX or truncated, or external data is missing.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; give the model's file in it")
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path}: is no regular file; give a model's file")
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
@@ -184,24 +189,16 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def check_output(source: Model, path: Path, force: bool = False) -> None:
-    """Refuse an output path that is the input, exists already, or has no folder.
+    """Refuse an output path that is the input, exists already, or can't be written to.
 
     Raises
     ------
     UsageError
-        Naming the mend. `force` allows an existing file, never the input itself.
+        Naming the mend; see `check_place`. `force` allows an existing file, never the input itself.
     """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file")
-    inputs = {file.resolve() for file in (source.path, *source.external)}
-    written = [path, _data_path(path)] if source.external else [path]
-    if any(file.resolve() in inputs for file in written):
-        raise UsageError(f"{path}: the output would overwrite the input; choose another name")
-    for file in written:
-        if file.exists() and not force:
-            raise UsageError(f"{file}: exists already; use --force to overwrite it")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder for the output")
+    inputs = (source.path, *source.external)
+    for file in [path, _data_path(path)] if source.external else [path]:
+        check_place(file, force, inputs)
 
 
 def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = False) -> None:
@@ -222,7 +219,8 @@ def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = 
     path = Path(path)
     check_output(source, path, force)
     try:
-        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
+        place = real_path(path).parent
+        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=place) as folder:
             temporary = Path(folder) / path.name
             if proto is source.proto and not source.external:
                 shutil.copyfile(source.path, temporary)
@@ -231,7 +229,7 @@ def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = 
             _check(temporary)
             # The model comes last: it is what makes the data file reachable.
             for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
-                file.replace(path.parent / file.name)
+                file.replace(real_path(path.parent / file.name))
     except OSError as error:
         raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -131,7 +133,8 @@ def test_a_file_that_is_no_model(here, refused, command, kind):
                 "truncated": whole[: len(whole) // 2],
             }[kind]
         )
-    what = "no such file" if kind in ("missing", "folder") else "not an ONNX model, or a truncated"
+    told = {"missing": "no such file", "folder": "is a folder; give the model's file in it"}
+    what = told.get(kind, "not an ONNX model, or a truncated")
     refused(MODEL, *commands(here, path)[command], says=("bad.onnx", what))
 
 
@@ -205,7 +208,8 @@ def test_all_classes(here, refused):
 @pytest.mark.parametrize("share", [0, 1, -0.1, "nan"])
 def test_a_share_that_is_none(here, refused, share):
     arguments = ("forget", here / "model.onnx", "--class", 0, "--share", share)
-    refused(USAGE, *arguments, says="is not in (0, 1)")
+    says = "is not a finite number" if share == "nan" else "is not in (0, 1)"
+    refused(USAGE, *arguments, says=says)
 
 
 def test_a_class_without_images_can_not_be_forgotten(here, run):
@@ -406,6 +410,100 @@ def test_an_invalid_result_is_not_written(here):
     assert contents(here) == before
 
 
+@pytest.fixture
+def plan(here, run):
+    """A plan for the model."""
+    arguments = ("prune", here / "model.onnx", "--sparsity", 0.2, "--dry-run")
+    assert run(*arguments, "-o", here / "plan.json").exit_code == 0
+    return here / "plan.json"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outputs"),
+    [
+        (["verify-forget", "model.onnx", "other.onnx", "--class", 1, "--data", "images"],
+         ["model.onnx", "other.onnx"]),
+        (["apply", "plan.json", "model.onnx"], ["plan.json", "model.onnx"]),
+        (["prune", "model.onnx", "--sparsity", 0.2, "--dry-run"], ["model.moments.json"]),
+        (["prune", "model.onnx", "--sparsity", 0.2], ["model.moments.safetensors"]),
+        (["moments", "merge", "model.moments.safetensors"], ["model.moments.safetensors"]),
+        (["score", "model.onnx", "--npz"], ["model.moments.safetensors"]),
+        (["forget", "model.onnx", "--class", 0, "--data", "images", "--class-map", "map.json"],
+         ["map.json"]),
+    ],
+)  # fmt: skip
+def test_no_input_is_overwritten(here, refused, plan, monkeypatch, arguments, outputs):
+    monkeypatch.chdir(here)
+    shutil.copy("model.onnx", "other.onnx")
+    (here / "map.json").write_text('{"ant": 0, "bee": 1, "cat": 2}')
+    (here / "link").symlink_to(here / outputs[0])
+    for name in (*outputs, "link" + outputs[0][-5:] * (outputs[0].endswith(".json"))):
+        if not (here / name).exists():
+            continue
+        line = [*arguments, *([] if arguments[-1] == "--npz" else ["-o"]), name, "--force"]
+        refused(USAGE, *line, says="would overwrite the input")
+
+
+def test_a_model_is_no_place_for_moments(here, refused, monkeypatch):
+    monkeypatch.chdir(here)
+    file, says = "model.moments.safetensors", "call it model.moments.safetensors"
+    refused(USAGE, "moments", "merge", file, "-o", "model.onnx", "--force", says=says)
+
+
+@pytest.mark.parametrize("report", ["z.html", "z.html.manifest.json"])
+def test_a_report_is_a_file_of_its_own(here, refused, monkeypatch, report):
+    monkeypatch.chdir(here)
+    arguments = ("forget", "model.onnx", "--class", 0, "-o", "z.html", "--report", report)
+    refused(USAGE, *arguments, "--force", says=f"{report}: two outputs would be this file")
+
+
+def test_an_output_among_the_models_of_a_frontier(here, refused, monkeypatch):
+    monkeypatch.chdir(here)
+    arguments = ("prune", "model.onnx", "--data", "images", "--max-drop", 1)
+    says = "--keep-frontier writes models of such names there"
+    refused(USAGE, *arguments, "-o", "out/model-1.onnx", "--keep-frontier", "out", says=says)
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_a_folder_that_can_not_be_written_to(here, refused, monkeypatch, option):
+    """Nobody is asked whether they are root, to whom no folder is closed."""
+    closed = (here / "closed").resolve()
+    closed.mkdir()
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda at, mode: at != closed and allowed(at, mode))
+    places = {"-o": here / "out/x.onnx", "--report": here / "out/x.md", option: closed / "x.md"}
+    arguments = [word for pair in places.items() for word in pair]
+    for line in (("forget", "--class", 0), ("prune", "--sparsity", 0.2)):
+        whole = (line[0], here / "model.onnx", *line[1:], *arguments)
+        refused(USAGE, *whole, says="closed: this folder can't be written to")
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_what_is_no_file_is_not_replaced(here, refused, command):
+    os.mkfifo(here / "out/pipe")
+    (here / "out/loop").symlink_to(here / "out/loop")
+    for name in ("pipe", "loop"):
+        arguments = (*writing(here)[command], here / "out" / name)
+        refused(USAGE, *arguments, "--force", says=f"{name}: is no regular file")
+    refused(USAGE, *writing(here)[command], "-", says="does not go to standard output")
+    says = "name is not UTF-8"
+    refused(USAGE, *writing(here)[command], os.fsdecode(b"a\xff.onnx"), says=says)
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_link_stays_and_its_target_is_replaced(here, run, command):
+    (here / "elsewhere").mkdir()
+    target, link = here / "elsewhere/y", here / "out/x"
+    target.write_text("precious")
+    link.symlink_to(target)
+    assert run(*writing(here)[command], link).exit_code == USAGE
+    result = run(*writing(here)[command], link, "--force")
+    assert result.exit_code == 0, result.stderr
+    assert link.is_symlink()
+    assert target.read_bytes() == link.read_bytes() != b"precious"
+    assert [file.name for file in (here / "elsewhere").iterdir()] == ["y"]
+
+
 # What is asked for
 
 
@@ -415,7 +513,8 @@ def test_a_sparsity_that_is_none(here, refused, command, sparsity):
     whole = commands(here, here / "model.onnx")[command]
     arguments = [f"--sparsity={sparsity}" if word == 0.2 else word for word in whole]
     arguments.remove("--sparsity")
-    refused(USAGE, *arguments, says="is not in [0, 1)")
+    finite = sparsity not in ("nan", "inf")
+    refused(USAGE, *arguments, says="is not in [0, 1)" if finite else "is not a finite number")
 
 
 @pytest.mark.parametrize("command", ["prune", "prune-data", "prune-l1"])
@@ -448,6 +547,47 @@ def test_a_criterion_that_is_unknown(here, refused):
     refused(USAGE, *arguments, "--join", "best", says="no reduction named 'best'; there are max")
     says = "--join min joins a witness's bounds, and l1 has none"
     refused(USAGE, *arguments, "--criterion", "l1", "--join", "min", says=says)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "check", "verify-forget"])
+def test_no_labels_where_the_models_own_will_not_do(here, refused, monkeypatch, command):
+    monkeypatch.chdir(here)
+    np.save("x.npy", np.zeros((9, 1, 6, 5), np.float32))
+    more = {"check": ["--min-accuracy", 0.1], "verify-forget": ["model.onnx", "--class", 1]}
+    arguments = (command, "model.onnx", "--data", "x.npy", *more.get(command, []))
+    told = refused(DATA, *arguments, says=("x.npy: no labels", "one folder a class"))
+    assert "predicted" not in told
+
+
+def test_an_empty_criterion_is_none(here, refused):
+    arguments = ("prune", here / "model.onnx", "--sparsity", 0.2, "-o", here / "out/x.onnx")
+    refused(USAGE, *arguments, "--criterion", "", says="no criterion named ''")
+
+
+def test_a_drop_needs_samples_though_there_are_moments(here, refused):
+    arguments = ("prune", here / "model.onnx", "--max-drop", 1, "-o", here / "out/x.onnx")
+    refused(USAGE, *arguments, says="needs samples to measure on: give --validation or --data")
+
+
+@pytest.mark.parametrize("command", ["replay", "apply"])
+@pytest.mark.parametrize("content", [None, "", "{}", "[" * 100_000])
+def test_what_is_neither_plan_nor_manifest(here, refused, command, content):
+    path = here / "bad.json"
+    if content is not None:
+        path.write_text(content)
+    refused(DATA, command, path, here / "model.onnx", "-o", here / "out/x.onnx", says="bad.json: ")
+
+
+def test_what_a_replay_lacks_is_named(here, run, refused, monkeypatch):
+    monkeypatch.chdir(here)
+    model, again = "model.onnx", ("-o", "again.onnx")
+    assert run("forget", model, "--class", 0, "--strength", 1, "-o", "f.onnx").exit_code == 0
+    says = "give them with --moments, such as model.moments.safetensors"
+    refused(DATA, "replay", "f.onnx.manifest.json", model, *again, says=says)
+    level = ("--level", "head", "--data", "images")
+    assert run("forget", model, "--class", 0, *level, "-o", "h.onnx").exit_code == 0
+    says = "names images, images; give them with --data"
+    refused(DATA, "replay", "h.onnx.manifest.json", model, *again, says=says)
 
 
 # Devices

@@ -103,6 +103,15 @@ def test_annotations_for_github(run, model, monkeypatch):
         (["--forgotten", "dress"], "as 3:0.01"),
         (["--forgotten", "dress:2"], "as 3:0.01"),
         (["--max-size", "5MB", "--junit", "nowhere/x.xml"], "no such folder"),
+        (["--max-size", "5MB", "--junit", "."], "is a folder"),
+        (["--max-size", "5MB", "--junit", ""], "is a folder"),
+        (["--max-size", "5MB", "--junit", "-"], "does not go to standard output"),
+        (["--min-accuracy", "nan"], "nan is not a finite number"),
+        (["--max-drop", "nan"], "nan is not a finite number"),
+        (["--max-latency-ratio", "nan"], "nan is not a finite number"),
+        (["--max-latency-ratio", "inf"], "inf is not a finite number"),
+        (["--forgotten", "3:nan"], "as 3:0.01"),
+        (["--forgotten", "3:0.1", "--forgotten", "3:1"], "class 3 is named twice"),
     ],
 )
 def test_what_can_not_be_checked_is_an_error_of_usage(run, model, arguments, words):
@@ -111,6 +120,19 @@ def test_what_can_not_be_checked_is_an_error_of_usage(run, model, arguments, wor
     assert result.stdout == ""
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_junit_replaces_xml_only(run, model, tmp_path):
+    for name in ("junit.txt", "copy.onnx"):
+        file = tmp_path / name
+        file.write_text("precious")
+        result = run("check", model, "--max-size", "5MB", "--junit", file)
+        assert (result.exit_code, result.stdout) == (USAGE, "")
+        assert "exists already, and is no .xml" in result.stderr
+        assert file.read_text() == "precious"
+    result = run("check", model, "--max-size", "5MB", "--junit", model)
+    assert result.exit_code == USAGE
+    assert "would overwrite the input" in result.stderr
 
 
 def test_a_class_may_hold_colons():

@@ -8,13 +8,14 @@ import os
 import pty
 import re
 import resource
+import shlex
 import subprocess
 import sys
 
 import click
 import pytest
 
-from discedit_onnx.cli import COMMANDS, SECTIONS
+from discedit_onnx.cli import COMMANDS, SECTIONS, cli
 from discedit_onnx.cli import inspect as inspect_module
 from discedit_onnx.editing.criteria import DATA_FREE, ENERGY, defaults
 from discedit_onnx.editing.forgetting.components import Amount
@@ -82,6 +83,21 @@ def test_each_command_has_help(run, name):
     assert result.stdout.startswith(f"Usage: discedit-onnx {name} ")
 
 
+@pytest.mark.parametrize("name", [*COMMANDS, "moments show", "moments merge"])
+def test_help_ends_in_examples_that_can_be_read(run, name):
+    text = run(*name.split(), "--help").stdout
+    lines = [line.strip() for line in text.split("\n  Examples:\n")[1].splitlines()]
+    assert lines
+    for line in lines:
+        assert line.startswith(f"discedit-onnx {name}")
+        words = shlex.split(line.partition(" > ")[0])[1:]
+        group = cli
+        while isinstance(group, click.Group):
+            word = words.pop(0)
+            group = group.get_command(click.Context(group), word)
+        group.make_context(word, words)
+
+
 def test_help_names_what_the_library_has(run):
     """Defaults and choices are written out, so that help loads no library; they must agree."""
     text = " ".join(run("prune", "-h").stdout.split())
@@ -106,6 +122,7 @@ def test_version(run):
         (["prune", "m.onnx", "-o", "x"], "--sparsity"),
         (["prune", "m.onnx", "-o", "x", "--sparsity", "much"], "sparsity much: give a share"),
         (["calibrate", "m.onnx", "--data", "d", "--batch-size", "0"], "0 is not in the range x>=1"),
+        (["calibrate", "m.onnx", "--data", "d", "--seed", "-1"], "-1 is not in the range x>=0"),
         (["--nonsense"], "--nonsense"),
     ],
 )
@@ -170,6 +187,44 @@ def test_a_reader_that_goes_away(few, moments):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 141
+
+
+@pytest.mark.parametrize("command", ["inspect", "moments show"])
+def test_a_reader_that_is_gone_from_the_beginning(few, moments, command):
+    """What is printed fits into the pipe: only writing it tells that nobody reads."""
+    file = few / "fashion_resnet20.onnx" if command == "inspect" else moments
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [*PROGRAM, *command.split(), file]
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["inspect", "-h"], None])
+def test_an_output_that_is_full(few, arguments):
+    line = [*PROGRAM, *(["inspect", few / "fashion_vgg.onnx"] if arguments is None else arguments)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: No space left on device\n")
+
+
+def test_outputs_that_are_closed(few):
+    model = few / "fashion_vgg.onnx"
+
+    def run(*closed):
+        return subprocess.run(
+            [*PROGRAM, "inspect", model],
+            capture_output=True, text=True, check=False,
+            preexec_fn=lambda: [os.close(stream) for stream in closed],
+        )  # fmt: skip
+
+    done = run(1)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output is closed")
+    assert done.stderr.count("\n") == 1
+    assert "Groups that can be removed" in run(2).stdout
+    assert run(1, 2).returncode == 2
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -40,10 +40,10 @@ def test_merge_joins_all_files(run, moments, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["a", "b", "-o", "a"], 2, "would overwrite an input"),
+        (["a", "b", "-o", "a"], 2, "would overwrite the input"),
         (["a", "-o", "b"], 2, "use --force"),
         (["a", "b", "-o", "."], 2, "is a folder"),
-        (["a", "b", "-o", "none/c"], 2, "can't be written"),
+        (["a", "b", "-o", "none/c"], 2, "none: no such folder"),
         (["a", "none", "-o", "c"], 4, "no such moments file"),
         (["a", "text", "-o", "c"], 4, "not a safetensors file"),
         (["-o", "c"], 2, "Missing argument"),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import discedit_onnx as dx
 from discedit_onnx.cli import cli
 from discedit_onnx.editing.forgetting.way import Way
-from discedit_onnx.errors import DataError, GateError, UsageError
+from discedit_onnx.errors import DataError, GateError
 from discedit_onnx.evidence.manifest import (
     DataRecord,
     digest_of,
@@ -86,7 +86,7 @@ def test_digest_sees_labels_and_order(edited):
 def test_what_is_no_manifest(text, tmp_path):
     file = tmp_path / "m.json"
     file.write_text(text)
-    with pytest.raises(UsageError, match="not a manifest"):
+    with pytest.raises(DataError, match="not a manifest"):
         load_manifest(file)
 
 

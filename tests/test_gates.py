@@ -160,3 +160,27 @@ def test_a_gate_holds_where_nothing_is_missed(found, limit, at_least, unit):
     verdict = Verdict("g", "s", found, limit, unit, at_least)
     assert verdict.passed == (found >= limit if at_least else found <= limit)
     assert verdict.missed_by == (0 if verdict.passed else abs(found - limit))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_accuracy": float("nan")},
+        {"min_accuracy": 95},
+        {"max_drop": -1},
+        {"max_drop": float("nan")},
+        {"max_latency_ratio": float("nan")},
+        {"max_latency_ratio": float("inf")},
+        {"max_latency_ratio": 0},
+        {"forgotten": {"ant": float("nan")}},
+    ],
+)
+def test_limits_that_are_none(wrong):
+    with pytest.raises(UsageError, match="give a"):
+        Gates(**wrong)
+
+
+def test_a_class_by_name_and_by_index_is_one(world):
+    model, _, data = world
+    with pytest.raises(UsageError, match="class ant is named twice"):
+        check(model, Gates(forgotten={"0": 0.1, "ant": 1}), data=opened(model, data))

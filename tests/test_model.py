@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import onnx
 import pytest
@@ -11,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from topologies import TOPOLOGIES
 from topologies.net import Net
 
-from discedit_onnx.errors import ModelError
+from discedit_onnx.errors import ModelError, UsageError
 from discedit_onnx.inspection import inspect
-from discedit_onnx.model import CLASS_NAMES_KEY, load
+from discedit_onnx.model import CLASS_NAMES_KEY, load, save
 
 
 @pytest.fixture
@@ -79,8 +80,11 @@ def inspect_share(proto, path):
 def test_no_such_file(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         load(tmp_path / "none.onnx")
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(ModelError, match="is a folder"):
         load(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="pipe: is no regular file"):
+        load(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(
@@ -167,3 +171,18 @@ def test_outputs_that_are_no_tensors_can_be_inspected(tmp_path):
     inspection = inspect(load(tmp_path / "m.onnx"))
     assert [output.name for output in inspection.outputs] == [logits, "all"]
     assert inspection.removable_share > 0.5
+
+
+def test_links_stay_where_weights_lie_outside_too(proto, tmp_path):
+    outside(proto, tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere/real.onnx", tmp_path / "link.onnx"
+    target.write_text("precious")
+    link.symlink_to(target)
+    with pytest.raises(UsageError, match="exists already"):
+        save(model.proto, model, link)
+    save(model.proto, model, link, force=True)
+    assert link.is_symlink()
+    assert target.read_bytes() == link.read_bytes()
+    assert load(link).proto == model.proto

@@ -121,6 +121,17 @@ WRONG = [
     ('[prune]\nsparsity = 0.1\n', 1, "does not say which model"),
     ('model = "m"\n[forget]\nclass = 1\n[check]\n', 2, "name its output"),
     ('model = "m"\n[score]\nwitness = "nobody"\n', 2, "nobody"),
+    ('model = "m"\n[check]\nmin-accuracy = nan\n', 3, "nan is not a finite number"),
+    ('model = "m"\n[[prune]]\nsparsity = 0.1\n', 2, "is an array of tables"),
+    ('model = "m"\n[forget]\nclass = 1\nforce = true\noutput = "./m"\n', 5, "overwrite m,"),
+    ('model = "m"\ndata = "d.npz"\n[prune]\nsparsity = 0.1\noutput = "d.npz"\n', 5,
+     "overwrite d.npz"),
+    ('model="m"\n[prune]\nsparsity=0.1\noutput="p"\n[forget]\nclass=1\noutput="m"\n', 7,
+     "[forget] would overwrite m"),
+    ('model="m"\n[prune]\nsparsity=0.1\noutput="p"\n[forget]\nclass=1\noutput="p"\n', 7,
+     "[forget] would overwrite p"),
+    ('model="m"\n[prune]\nsparsity=0.1\noutput="p"\n[check]\nmax-size="1MB"\njunit="p"\n', 5,
+     "[check] would overwrite p"),
     ('prune.sparsity = 1\nprune.model = "m"\nprune.outptu = "o"\n', 3, "has no outptu"),
 ]  # fmt: skip
 
@@ -137,7 +148,9 @@ def test_what_is_wrong_is_told_with_its_line(run, tmp_path, monkeypatch, text, l
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", [b"[prune\n", b"\xff\xfe", None])
+@pytest.mark.parametrize(
+    "content", [b"[prune\n", b"\xff\xfe", b"a = " + b"[" * 5000 + b"]" * 5000, None]
+)
 def test_what_is_no_recipe(run, tmp_path, content):
     path = tmp_path / "r.toml"
     if content is not None:

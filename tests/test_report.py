@@ -206,7 +206,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, ending, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", broken)
+        patch.setattr(Path, "write_bytes", broken)
         with pytest.raises(UsageError, match="can't be written"):
             writing.write(bare(), path, force=True)
     assert path.read_bytes() == first

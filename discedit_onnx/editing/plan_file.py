@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from ..errors import DataError, UsageError
+from ..files import check_place, write_files
 from ..graph.axes import Reach
 from .plan import Bias, Cut, Pick, Plan, Rewrite, Update, Zero
 
@@ -67,14 +66,7 @@ def save_plan(plan: Plan, path: str | Path, force: bool = False) -> None:
         checksum = hashlib.sha256(contents[beside]).hexdigest()
         fields["arrays"] = {"file": beside.name, "sha256": checksum}
     contents[path] = json.dumps(fields, indent=1).encode()
-    try:
-        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
-            for file, content in contents.items():
-                (Path(folder) / file.name).write_bytes(content)
-            for file in contents:  # the JSON comes last: it is what makes the other known
-                (Path(folder) / file.name).replace(file)
-    except OSError as error:
-        raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
+    write_files(contents)  # the JSON comes last: it is what makes the other known
 
 
 def digest(plan: Plan) -> str:
@@ -112,22 +104,17 @@ def _fields(plan: Plan) -> tuple[dict[str, Any], Arrays]:
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Refuse a path that exists already, or does not end in .json.
+    """Refuse a path that exists already, can't be written to, or does not end in .json.
 
     Raises
     ------
     UsageError
         Naming the mend.
     """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file")
-    if path.suffix != ".json":
+    if path.suffix != ".json" and not path.is_dir():
         raise UsageError(f"{path}: a plan is JSON; call it {path.stem}.json")
     for file in (path, arrays_path(path)):
-        if file.exists() and not force:
-            raise UsageError(f"{file}: exists already; use --force to overwrite it")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder for the plan")
+        check_place(file, force, what="plan")
 
 
 def _put(arrays: Arrays, key: str, values: NDArray[Any]) -> dict[str, Any]:

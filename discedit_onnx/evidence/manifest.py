@@ -22,6 +22,7 @@ from ..editing.forgetting.components import Amount
 from ..editing.forgetting.way import Way
 from ..editing.lineage import hash_of
 from ..errors import DataError, GateError, UsageError
+from ..files import real_path, write_files
 from ..model import load
 
 if TYPE_CHECKING:
@@ -153,13 +154,7 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
         If it can't be written.
     """
     text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2) + "\n"
-    try:
-        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
+    write_files({path: text.encode()})
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -167,7 +162,7 @@ def load_manifest(path: Path) -> Manifest:
 
     Raises
     ------
-    UsageError
+    DataError
         If there is none, or it is not one.
     """
     try:
@@ -185,9 +180,9 @@ def load_manifest(path: Path) -> Manifest:
             **fields,
         )
     except OSError as error:
-        raise UsageError(f"{path}: can't be read: {os.strerror(error.errno or 0)}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"{path}: not a manifest that `forget` of this version wrote") from error
+        raise DataError(f"{path}: can't be read: {os.strerror(error.errno or 0)}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path}: not a manifest that `forget` of this version wrote") from error
 
 
 def replay(
@@ -227,7 +222,8 @@ def replay(
     _same("the images", None if data is None else digest_of(data), recorded)
     edit = forget(model, moments, manifest.classes, manifest.way, data=data, device=manifest.device)
     try:
-        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=output.parent) as folder:
+        place = real_path(output).parent
+        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=place) as folder:
             trial = Path(folder) / output.name
             edit.save(trial)
             found = load(trial).hash

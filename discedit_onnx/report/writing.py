@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..files import check_place, write_files
 from . import html, json_file, markdown
 
 if TYPE_CHECKING:
@@ -28,17 +27,12 @@ def check_path(path: Path, force: bool = False) -> None:
     Raises
     ------
     UsageError
-        If its ending is unknown, it exists and `force` is not set, it has no folder, or the
-        packages that HTML needs are not installed.
+        If its ending is unknown, `check_place` refuses it, or the packages that HTML needs are
+        not installed.
     """
     if path.suffix not in WRITERS:
         raise UsageError(f"{path}: a report ends in {', '.join(WRITERS)}")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file")
-    if path.exists() and not force:
-        raise UsageError(f"{path}: exists already; use --force to overwrite it")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder for the report")
+    check_place(path, force, what="report")
     if path.suffix == ".html":
         html.require_packages()
 
@@ -53,11 +47,5 @@ def write(report: Report, path: str | Path, force: bool = False) -> None:
     """
     path = Path(path)
     check_path(path, force)
-    content = WRITERS[path.suffix](report)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            temporary.write_text(content, encoding="utf-8", newline="\n")
-            temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
+    text = WRITERS[path.suffix](report)
+    write_files({path: text.encode(errors="backslashreplace")})  # file names may hold anything

@@ -138,7 +138,14 @@ def _tell(kind: str, message: str) -> None:
     click.echo(f"{kind}: {one_line(message)}", err=True)
 
 
-@click.command(cls=Commands, context_settings=SETTINGS, invoke_without_command=True)
+@click.command(
+    cls=Commands,
+    context_settings=SETTINGS,
+    invoke_without_command=True,
+    epilog="\b\nExamples:\n"
+    "  discedit-onnx prune model.onnx --data calib/ --sparsity 0.5 -o small.onnx\n"
+    "  discedit-onnx forget model.onnx --class 3",
+)
 @click.version_option(package_name="discedit-onnx", prog_name="discedit-onnx")
 @click.pass_context
 def cli(ctx: click.Context) -> None:

@@ -15,7 +15,7 @@ from tiny_models import CLASS_NAMES, TAPS, classifier, saved, write_images
 from discedit_onnx.calibration import gathering, lanes
 from discedit_onnx.calibration.checkpoint import Checkpoint, Interrupted, signals_deferred
 from discedit_onnx.calibration.gathering import Shard, Wanted, calibrate
-from discedit_onnx.calibration.histograms import pilot_of
+from discedit_onnx.calibration.histograms import fold_of, pilot_of
 from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.calibration.tapped import TappedModel
 from discedit_onnx.calibration.taps import FEATURES
@@ -61,7 +61,7 @@ def test_histograms_count_all_but_the_pilot_in_two_folds(model, data):
     assert len(pilot) == len(data) // 8
     counted = np.setdiff1d(np.arange(len(data)), pilot)
     for fold in (0, 1):
-        rows = counted[counted % 2 == fold]
+        rows = counted[fold_of(counted) == fold]
         want = np.bincount(data.labels[rows], minlength=3)
         found = moments.histograms.counts[fold].sum(axis=2)
         np.testing.assert_array_equal(found, np.tile(want[:, None], (1, 14)))

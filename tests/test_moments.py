@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discedit_onnx.calibration.accumulator import Accumulator
-from discedit_onnx.calibration.histograms import Histograms, quantile_edges
+from discedit_onnx.calibration.histograms import Histograms, fold_of, quantile_edges
 from discedit_onnx.calibration.moments import Moments
 from discedit_onnx.calibration.second import SecondMoments
 from discedit_onnx.calibration.taps import Tap
@@ -303,11 +303,19 @@ def test_histograms_count_each_image_in_its_fold_class_and_bin() -> None:
     assert histograms is not None
     want = np.zeros((2, len(CLASSES), CHANNELS, 8), int)
     values = features[..., 0].astype(np.float32)
-    for i, k, row in zip(index, labels, values, strict=True):
+    for i, fold, k, row in zip(index, fold_of(index), labels, values, strict=True):
         for channel in range(CHANNELS if i >= 0 else 0):
             bin_ = np.searchsorted(EDGES[channel], row[channel], side="left")
-            want[i & 1, k, channel, bin_] += 1
+            want[fold, k, channel, bin_] += 1
     np.testing.assert_array_equal(histograms.counts, want)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 10, 100, 1000])
+def test_images_of_any_step_fall_into_both_folds(step: int) -> None:
+    """Classes that take turns in the data must not each lie in one fold."""
+    for start in (0, 1, 12_345):
+        shares = fold_of(np.arange(start, start + 200 * step, step)).mean()
+        assert 0.4 < shares < 0.6
 
 
 def counted(totals: tuple[int, int, int, int], cut: int) -> Histograms:

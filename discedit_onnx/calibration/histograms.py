@@ -38,8 +38,8 @@ class Histograms:
         before an image is counted. Channels lie next to each other in memory, for values are
         compared with one edge of each at a time.
     counts : uint8, uint16 or uint32 (2, K, C, B)
-        Images by fold, class, channel and bin. The fold of an image is that of its position in
-        the data set, modulo 2. The type is the narrowest that holds the most images of any one
+        Images by fold, class, channel and bin. The fold of an image is `fold_of` its position in
+        the data set. The type is the narrowest that holds the most images of any one
         class and fold, which no count can pass: these are the largest arrays by far.
     """
 
@@ -102,7 +102,7 @@ class Histograms:
             Position of each image in the data set.
         """
         _, number, channels, bins = self.counts.shape
-        entry = (index % FOLDS) * number + classes
+        entry = fold_of(index) * number + classes
         totals = self.totals.reshape(-1) + np.bincount(entry, minlength=FOLDS * number)
         counts: Counts = self.counts.astype(_kind_for(totals), copy=False)
         row = entry[:, None] * channels
@@ -112,6 +112,16 @@ class Histograms:
             place = (row + np.arange(channels)[some]) * bins + found
             np.add.at(flat, place.reshape(-1), one)
         return self if counts is self.counts else replace(self, counts=counts)
+
+
+def fold_of(index: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """The fold of images by their position in the data set, (N,).
+
+    Multiples of the golden ratio, cut off behind the point, fall into both halves of [0, 1) alike,
+    of whatever step the multiples are: where each fourth image is of one class, too.
+    """
+    place = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (place >> np.uint64(63)).astype(np.int64)
 
 
 def _kind_for(totals: npt.NDArray[np.int64]) -> np.dtype[np.unsignedinteger[Any]]:

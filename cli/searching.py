@@ -205,7 +205,13 @@ def _as_json(hunt: Hunt, found: Search, paths: list[Path]) -> dict[str, Any]:
         "samples": found.samples,
         "tried": [_candidate(candidate) for candidate in found.tried],
         "frontier": [
-            {**_candidate(candidate), "model": place, "chosen": candidate is found.best}
+            {
+                **_candidate(candidate),
+                "model": place,
+                # With the record of the edit, which the candidate does not have yet.
+                **({"bytes": place.stat().st_size} if place else {}),
+                "chosen": candidate is found.best,
+            }
             for candidate, place in zip(found.frontier, places, strict=True)
         ],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnx import numpy_helper
 
@@ -11,6 +11,8 @@ from .graph.view import View, parameter_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from .graph.view import Node
     from .model import Model
@@ -132,5 +134,20 @@ def _channels(node: Node, dims: list[int]) -> tuple[int, int]:
 
 
 def _values_differ(a: View, b: View, layer: Layer) -> bool:
-    ours, theirs = (numpy_helper.to_array(v.initializers[layer.weight]) for v in (a, b))
-    return ours.shape != theirs.shape or ours.tobytes() != theirs.tobytes()
+    ours, theirs = _values(a, layer), _values(b, layer)
+    return len(ours) != len(theirs) or any(
+        x.shape != y.shape or x.tobytes() != y.tobytes() for x, y in zip(ours, theirs, strict=True)
+    )
+
+
+def _values(view: View, layer: Layer) -> list[NDArray[Any]]:
+    """Weight and bias of a layer, and the constants of what is added or normalised behind it."""
+    node = next(node for node in view.nodes if _weight(view, node) == layer.weight)
+    names = list(node.inputs[1:])
+    while len(readers := view.consumers[node.outputs[0]]) == 1:
+        node = readers[0][0]
+        if node.domain or node.op not in ("Add", "BatchNormalization"):
+            break
+        names += node.inputs
+    origins = [view.origin(name) for name in names if name]
+    return [numpy_helper.to_array(view.initializers[name]) for name in origins if name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
+from onnx import helper
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from .branches import take_branches
@@ -31,6 +33,15 @@ PREPROCESS_KEY = "discedit.preprocess"
 DEFAULT_DOMAINS = ("", "ai.onnx")
 FORMAT = "protobuf"
 """Whatever the file's name ends in, from which onnx would guess."""
+
+
+PACKED = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
+WIDTHS = {
+    kind: PACKED.get(name, 8 * helper.tensor_dtype_to_np_dtype(kind).itemsize)
+    for name, kind in onnx.TensorProto.DataType.items()
+    if name not in ("UNDEFINED", "STRING")
+}
+"""Bits of a number of each type, where its bytes lie one after the other."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,6 +157,7 @@ def load(path: str | Path) -> Model:
             load_external_data_for_model(proto, str(path.parent))
         except Exception as error:  # onnx raises several kinds for a short or unsafe file
             raise ModelError(f"{path}: external data can't be read: {first_line(error)}") from error
+    _require_whole(path, proto)
     _open_axes(proto)
     flat = inline_functions(proto)
     left = {function.name for function in flat.functions}
@@ -153,6 +165,18 @@ def load(path: str | Path) -> Model:
     flat, branches = take_branches(flat)
     inlined = (*(name for name in names if name not in left), *branches)
     return Model(flat, path, external, inlined)
+
+
+def _require_whole(path: Path, proto: onnx.ModelProto) -> None:
+    """Refuse constants with more or fewer bytes than their shape takes."""
+    for tensor in _tensors(proto.graph):
+        if tensor.HasField("raw_data") and tensor.data_type in WIDTHS:
+            given = len(tensor.raw_data)
+            if given != -(-math.prod(tensor.dims) * WIDTHS[tensor.data_type] // 8):
+                raise ModelError(
+                    f"{path}: constant {tensor.name!r} of shape {list(tensor.dims)} has {given} "
+                    "bytes: the file is damaged, copy or export it anew"
+                )
 
 
 def _open_axes(proto: onnx.ModelProto) -> None:
@@ -258,3 +282,5 @@ def _write(proto: onnx.ModelProto, path: Path, external: bool) -> None:
     copy.CopyFrom(proto)  # onnx.save takes the weights out of what it is given
     data = _data_path(path).name
     onnx.save(copy, str(path), FORMAT, save_as_external_data=True, location=data)
+    if _data_path(path).is_file():  # not where all weights are small
+        shutil.copymode(path, _data_path(path))  # onnx lets nobody else read it

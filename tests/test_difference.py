@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from test_topologies import random_removal
 from topologies import TOPOLOGIES
 from topologies.net import Net
@@ -16,9 +17,6 @@ from discedit_onnx.editing.plan import Update, plan_removal
 from discedit_onnx.editing.surgery import apply
 from discedit_onnx.graph.coupling import analyse
 from discedit_onnx.model import Model
-
-if TYPE_CHECKING:
-    import onnx
 
 
 def model(proto: onnx.ModelProto) -> Model:
@@ -75,3 +73,18 @@ def test_new_values_added_and_missing_layers():
     assert [pair.b is None for pair in pairs] == [True] * ours + [False]
     assert isinstance(pairs[-1].b, Layer)
     assert not any(pair.same for pair in pairs)
+
+
+def test_other_biases_are_other_values():
+    """A refit of biases alone leaves all weights as they were."""
+    net = Net()
+    proto = net.model(net.relu(net.conv(net.relu(net.conv(net.input(), 3, 6)), 6, 5)))
+    other = onnx.ModelProto()
+    other.CopyFrom(proto)
+    biases = [tensor for tensor in other.graph.initializer if len(tensor.dims) == 1]
+    assert biases
+    biases[0].CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(biases[0]) + 1, biases[0].name)
+    )
+    pairs = compare_layers(*(Model(each, Path("m.onnx")) for each in (proto, other)))
+    assert [pair.changed for pair in pairs].count(True) == 1

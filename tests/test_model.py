@@ -186,3 +186,28 @@ def test_links_stay_where_weights_lie_outside_too(proto, tmp_path):
     assert link.is_symlink()
     assert target.read_bytes() == link.read_bytes()
     assert load(link).proto == model.proto
+
+
+@pytest.mark.parametrize("extra", [-4, 4])
+def test_constants_of_another_size_than_their_shape_are_named(extra, tmp_path):
+    net = Net()
+    proto = net.model(net.relu(net.conv(net.input(), 3, 6)))
+    tensor = proto.graph.initializer[0]
+    tensor.raw_data = (tensor.raw_data + bytes(4))[: len(tensor.raw_data) + extra]
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="bytes: the file is damaged"):
+        load(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=tensor.name):
+        load(tmp_path / "m.onnx")
+
+
+def test_weights_beside_a_model_can_be_read_by_whoever_reads_the_model(tmp_path):
+    net = Net()
+    proto = net.model(net.relu(net.conv(net.input(), 3, 40)))
+    onnx.save(
+        proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
+    )
+    model = load(tmp_path / "m.onnx")
+    save(model.proto, model, tmp_path / "out.onnx")
+    modes = [(tmp_path / name).stat().st_mode for name in ("out.onnx", "out.onnx.data")]
+    assert modes[0] == modes[1]

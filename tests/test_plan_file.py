@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_plan_values import planned
 from topologies import TOPOLOGIES
 
-from discedit_onnx.editing.plan import Bias, Plan, Update, plan_removal, plan_zeroing
+from discedit_onnx.editing.plan import Bias, Cut, Plan, Update, plan_removal, plan_zeroing
 from discedit_onnx.editing.plan_file import load_plan
 from discedit_onnx.editing.surgery import apply
 from discedit_onnx.errors import DataError, UsageError
@@ -167,3 +167,14 @@ def test_values_that_are_not_those_written(tmp_path, how):
         beside.write_bytes(content[:-8] + bytes(8) if how == "other" else content[:-8])
     with pytest.raises(DataError, match=r"plan\.json: "):
         load_plan(path)
+
+
+@pytest.mark.parametrize("index", [2**53, 2**63 - 1, 10**30])
+def test_an_index_beyond_all_lengths_is_refused(index, tmp_path):
+    """Added to others it would overflow."""
+    Plan("", cuts=(Cut("w", 0, (1, 2)),)).save(tmp_path / "p.json")
+    fields = json.loads((tmp_path / "p.json").read_text())
+    fields["cuts"][0]["indices"][1] = index
+    (tmp_path / "p.json").write_text(json.dumps(fields))
+    with pytest.raises(DataError):
+        load_plan(tmp_path / "p.json")

@@ -63,11 +63,12 @@ class SecondMoments:
         scaled = delta * (self.count * share)
         step = max(1, BLOCK // max(len(delta), 1))
         added = np.empty((step, len(delta)))
-        for start in range(0, len(delta), step):
-            rows = slice(start, start + step)
-            some = np.multiply(scaled[rows, None], delta, out=added[: len(delta) - start])
-            some += other.comoment[rows]
-            self.comoment[rows] += some
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told of later
+            for start in range(0, len(delta), step):
+                rows = slice(start, start + step)
+                some = np.multiply(scaled[rows, None], delta, out=added[: len(delta) - start])
+                some += other.comoment[rows]
+                self.comoment[rows] += some
         self.mean[...] += delta * share
         return SecondMoments(count, self.mean, self.comoment)
 

@@ -38,6 +38,10 @@ def arrays_path(path: Path) -> Path:
     return path.with_suffix(".safetensors")
 
 
+MOST = 2**53
+"""Above any length or index; sums of such numbers stay within 64 bits."""
+
+
 def save_plan(plan: Plan, path: str | Path, force: bool = False) -> None:
     """Write a plan, all of it or nothing; equal plans give equal bytes.
 
@@ -244,6 +248,6 @@ def _number(value: Any) -> float:
 
 
 def _natural(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
         raise TypeError("not a natural number")
     return value

@@ -11,7 +11,7 @@ import numpy as np
 from ..calibration.classes import UNKNOWN
 from ..calibration.runner import run_batches
 from ..calibration.session import open_session
-from ..errors import DataError, GateError
+from ..errors import DataError, GateError, UsageError
 from ..graph.cost import ParameterCount
 from .budget import Budget, cut_off, give_back
 
@@ -181,11 +181,13 @@ def has_labels(data: Dataset) -> bool:
 def _found(tried: list[Candidate], max_drop: float, measure: str, samples: int) -> Search:
     within = [found for found in tried if found.drop.drop <= max_drop + 1e-12]
     if not within:
-        nearest = min(tried, key=lambda found: found.drop.drop, default=None)
-        least = "" if nearest is None else (
+        if not tried:
+            raise UsageError("nothing can be removed: `discedit-onnx inspect` says why")
+        nearest = min(tried, key=lambda found: found.drop.drop)
+        least = (
             f": with {nearest.edit.sparsity:.1%} of the parameters removed it loses "
             f"{100 * nearest.drop.drop:.2f}"
-        )  # fmt: skip
+        )
         raise GateError(
             f"no pruned model stays within {100 * max_drop:g} points of {measure} on {samples} "
             f"samples{least}; allow more with --max-drop"

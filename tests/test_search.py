@@ -171,13 +171,13 @@ def test_components_are_ranked_once(place, monkeypatch):
     [
         ("sparsity", "patch", True),
         ("size", "patch", True),
-        ("macs", "patch", False),
-        ("latency", "patch", False),
+        ("macs", "patch", True),
+        ("latency", "patch", True),
         ("sparsity", "channel", False),
         ("sparsity", "off", False),
     ],
 )
-def test_what_no_two_layers_mend_counts_more_where_pairs_are_refitted_and_not_for_speed(
+def test_what_no_two_layers_mend_counts_more_where_pairs_are_refitted(
     place, monkeypatch, kind, refit, apart
 ):
     from dataclasses import replace

@@ -54,8 +54,8 @@ class Limits:
     Attributes
     ----------
     round_to
-        Widths that are cut become multiples of this. A group narrower than twice this gets half
-        of it, and so on; and below the multiple, a width is halved.
+        Widths that are cut become multiples of this. Only where these do not suffice are widths
+        halved below it: kernels fill up what is narrower, so that it saves no time.
     min_channels
         At least so many channels are left of each group that has them.
     only, exclude
@@ -96,6 +96,8 @@ def removal_order(
 ) -> Order:
     """Components in the order of their removal, least salient first.
 
+    What leaves a width that is no multiple of `limits.round_to` comes after all that does.
+
     Of each group at least one component stays: an axis can't become empty.
 
     Parameters
@@ -118,14 +120,14 @@ def removal_order(
     """
     free = allowed(coupling, limits)
     keys = _keys(coupling, saliency, ranking)
-    steps = [
-        step
-        for group, channels, may in zip(coupling.groups, widths(coupling), free, strict=True)
-        if may
-        for step in _steps(group, saliency, channels, limits)
-    ]
-    rank = np.argsort([keys[step].mean() for step in steps], kind="stable")
-    return Order([steps[i] for i in rank], coupling.size)
+    steps: list[NDArray[np.int64]] = []
+    rank: list[tuple[bool, float]] = []
+    for group, channels, may in zip(coupling.groups, widths(coupling), free, strict=True):
+        for step, whole in _steps(group, saliency, channels, limits) if may else ():
+            steps.append(step)
+            rank.append((not whole, float(keys[step].mean())))
+    order = sorted(range(len(steps)), key=rank.__getitem__)
+    return Order([steps[i] for i in order], coupling.size)
 
 
 def _keys(
@@ -175,28 +177,26 @@ def widths(coupling: Coupling) -> NDArray[np.int64]:
 
 def _steps(
     group: Group, saliency: NDArray[np.float64], channels: int, limits: Limits
-) -> Iterator[NDArray[np.int64]]:
-    """What goes of a group at each step, least salient first."""
+) -> Iterator[tuple[NDArray[np.int64], bool]]:
+    """What goes of a group at each step, least salient first; and if it leaves a multiple."""
     order = group.components[np.argsort(saliency[group.components], kind="stable")]
     least = max(1, -(-limits.min_channels // channels))
+    multiple = limits.round_to // math.gcd(limits.round_to, channels)
     begin = 0
-    for kept in _levels(len(order), limits.round_to // math.gcd(limits.round_to, channels)):
+    for kept in _levels(len(order), multiple):
         if kept < least:
             return
-        yield order[begin : len(order) - kept]
+        yield order[begin : len(order) - kept], kept % multiple == 0
         begin = len(order) - kept
 
 
 def _levels(width: int, multiple: int) -> Iterator[int]:
-    """Widths that a group may be cut to, falling."""
-    while multiple > 1 and width < 2 * multiple:
-        multiple //= 2
+    """Widths that a group may be cut to, falling: multiples, and below the first one halves."""
     kept = width
     while kept > 1:
-        kept = (kept - 1) // multiple * multiple
-        while not kept:  # only below the multiple itself
+        while multiple >= kept:
             multiple //= 2
-            kept = multiple
+        kept = (kept - 1) // multiple * multiple
         yield kept
 
 

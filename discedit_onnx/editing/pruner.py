@@ -109,7 +109,7 @@ class Pruner:
         if part.name == LEAST_SQUARES and self.batches is not None:
             return least_squares(
                 its, _counted(self.kind, its), self.batches.choose, self.batches.judge,
-                aim=self.model.proto, apart=self.refit == "patch" and not _for_time(self.kind),
+                aim=self.model.proto, apart=self.refit == "patch",
                 device=self.device, seed=self.seed, progress=self.progress,
             )  # fmt: skip
         if part.name in ("l1", "l2"):
@@ -162,16 +162,7 @@ class Pruner:
 
 def _counted(kind: Kind, coupling: Coupling) -> Cost:
     """What stands for a cost where many removals are compared: it can't be measured each time."""
-    return MacCount(coupling) if _for_time(kind) else ParameterCount(coupling)
-
-
-def _for_time(kind: Kind) -> bool:
-    """Whether a budget is for speed.
-
-    Spines are then cut as the curves say, though not all of it is mended: narrow inner layers
-    between wide ones save multiplications, and no time (measured, see docs/pruning.md).
-    """
-    return kind in ("macs", "latency")
+    return (MacCount if kind in ("macs", "latency") else ParameterCount)(coupling)
 
 
 def require(moments: Moments | None, purpose: str) -> Moments:

@@ -244,3 +244,17 @@ def test_class_scores_in_a_map_of_one_place(fixed, tmp_path):
         (scores,) = ran(gone.proto, {"x": x[: fixed or 40]})
         assert scores.shape[1:] == (CLASSES - way.drop_output, 1, 1)
         assert way.drop_output or (scores.reshape(-1, CLASSES).argmax(1) != 1).all()
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_on_one_side_alone_is_no_equality(odd):
+    """A maximum with NaN may be either of the two: a broken model was proved equal by it."""
+    proto, other = network(), network()
+    (weight,) = (t for t in other.graph.initializer if t.name == "w1")
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0] = odd
+    weight.CopyFrom(numpy_helper.from_array(values, "w1"))
+    feeds = random_feeds(View(proto))
+    for a, b in ((proto, other), (other, proto)):
+        assert compare(a, b, feeds, "cpu").deviation == np.inf
+    assert compare(other, other, feeds, "cpu").deviation == 0

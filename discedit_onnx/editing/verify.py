@@ -218,7 +218,10 @@ def _deviation(x: Any, y: Any) -> float:
     if x.dtype.kind not in "fc":
         return 0.0 if np.array_equal(x, y) else float("inf")
     equal = np.isnan(x) & np.isnan(y) | (x == y)
-    difference = np.where(equal, 0.0, x.astype(np.float64) - y)
+    with np.errstate(invalid="ignore"):  # of infinity from infinity
+        difference = np.where(equal, 0.0, x.astype(np.float64) - y)
+    # What is no number on one side alone must not get lost: no comparison with it is true.
+    difference = np.where(np.isnan(difference), np.inf, difference)
     largest = float(np.abs(np.where(np.isfinite(x), x, 0)).max(initial=0))
     worst = float(np.abs(difference).max(initial=0))
     return worst / max(largest, float(np.finfo(np.float32).tiny))

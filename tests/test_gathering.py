@@ -72,13 +72,13 @@ def test_histograms_count_all_but_the_pilot_in_two_folds(model, data):
 def test_parts_of_batches_that_run_side_by_side_are_added_in_order(model, data, cores, monkeypatch):
     want = gathered(model, data, batch_size=12)
     monkeypatch.setattr(lanes, "cores", lambda: cores)
-    assert lanes.lanes_for(data, 12, second=False) == cores
+    assert lanes.lanes_for(data, 12) == cores
     done = []
     found = gathered(model, data, batch_size=12, progress=lambda n, _: done.append(n))
     assert_equal(found, want, 1e-6)
     assert done[:2] == [12 // cores, 24 // cores]
     assert done[-1] == len(data)
-    assert lanes.lanes_for(data, 12, second=True) == lanes.lanes_for(data, 7, second=False) == 1
+    assert lanes.lanes_for(data, 7) == 1
 
 
 def test_the_edges_are_quantiles_of_the_pilot(model, data):

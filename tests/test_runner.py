@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_models import CLASS_NAMES, HEIGHT, TAPS, WIDTH, classifier, saved, write_images
 
-from discedit_onnx.calibration import session
+from discedit_onnx.calibration import session, tapped
 from discedit_onnx.calibration.binding import Binding
 from discedit_onnx.calibration.gathering import Wanted, calibrate
 from discedit_onnx.calibration.opening import open_data
@@ -182,10 +182,11 @@ def sentences(batch="N", length="T"):
            logits = MatMul(p, head) }}""")
 
 
-@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("second", [None, "matrices", "values"])
 @pytest.mark.parametrize("batch", ["N", 4])
-def test_padded_tokens_of_several_inputs(tmp_path, batch, second):
+def test_padded_tokens_of_several_inputs(tmp_path, batch, second, monkeypatch):
     """A fixed batch, a short last one and a mask at once: only tokens that are there count."""
+    monkeypatch.setattr(tapped, "WIDE", 0 if second == "values" else 10**6)
     rng = np.random.default_rng(1)
     lengths, labels = rng.integers(1, 7, 10), np.arange(10) % 3
     rows = [rng.normal(size=(1, n, 3)).astype(np.float32) for n in lengths]
@@ -198,7 +199,7 @@ def test_padded_tokens_of_several_inputs(tmp_path, batch, second):
         "labels": labels,
     }  # fmt: skip
     taps = (Tap("y", 2, 4, 3),)
-    wanted = Wanted(features=FEATURES, second=second)
+    wanted = Wanted(features=FEATURES, second=second is not None)
     free = saved(sentences(), tmp_path)
     want = calibrate(free, open_data(free, alone), taps, wanted=wanted, device="cpu", batch_size=1)
     np.savez(tmp_path / "tokens.npz", **padded)
@@ -385,7 +386,7 @@ def test_an_odd_batch_does_not_keep_the_shape_of_the_last():
     rng = np.random.default_rng(0)
     feeds = [{"x": rng.normal(size=(n, 1, HEIGHT, WIDTH)).astype(np.float32)} for n in (4, 4, 1, 7)]
     with open_session(proto, "cpu") as plain:
-        bound = Binding(plain, ["logits"], {})
+        bound = Binding(plain, ["logits"])
         for batch in feeds:
             (found,), (want,) = bound.run(batch), plain.run(["logits"], batch)
             np.testing.assert_array_equal(found, want)
@@ -486,7 +487,7 @@ def test_all_that_can_be_gathered_on_cuda(data, model):
 @needs_cuda
 def test_no_feature_map_crosses_the_bus(tmp_path):
     """Reductions run on the device: what ONNX Runtime leaves to the CPU are shapes."""
-    proto = augment(classifier(), TAPS, FEATURES, second=True, scores="logits")
+    proto = augment(classifier(), TAPS, FEATURES, second=TAPS, scores="logits")
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "run")

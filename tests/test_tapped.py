@@ -8,10 +8,11 @@ import pytest
 from onnx import helper
 from tiny_models import HEIGHT, TAPS, WIDTH, classifier
 
-from discedit_onnx.calibration import tapped
+from discedit_onnx.calibration import second, tapped
 from discedit_onnx.calibration.binding import Binding
+from discedit_onnx.calibration.second import Positions, SecondMoments
 from discedit_onnx.calibration.session import open_session
-from discedit_onnx.calibration.tapped import fill_up, open_tapped
+from discedit_onnx.calibration.tapped import WIDE, fill_up, open_tapped
 from discedit_onnx.calibration.taps import FEATURES, GATHERED, Tap, augment
 
 
@@ -47,12 +48,31 @@ def tensors(model: onnx.ModelProto, taps, feeds) -> list[np.ndarray]:
     ]
 
 
+@pytest.fixture(params=["values", "matrices"])
+def handed_out(request, monkeypatch):
+    """What the graph gives for second moments, of any width."""
+    monkeypatch.setattr(tapped, "WIDE", 0 if request.param == "values" else 10**6)
+    monkeypatch.setattr(second, "BAND", 2)
+
+
+def second_moments(seen: tapped.Observed) -> dict[str, SecondMoments]:
+    """Those of a batch, also where the graph hands out values."""
+    found = {}
+    for name, part in seen.second.items():
+        if isinstance(part, Positions):
+            part = SecondMoments.empty(part.values.shape[1]).add_positions(part)
+            part.mirror()
+        found[name] = part
+    return found
+
+
+@pytest.mark.usefixtures("handed_out")
 @pytest.mark.parametrize("taps", [TAPS, GRIDS])
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 21])
 def test_second_moments_equal_numpy(opset, taps):
     model, feeds = classifier(opset), images(7)
     with open_tapped(model, taps, second=True, device="cpu") as tapped:
-        found = tapped.observe(feeds).second
+        found = second_moments(tapped.observe(feeds))
     for tap, x in zip(taps, tensors(model, taps, feeds), strict=True):
         flat = x.reshape(tap.length, -1)
         second = found[tap.tensor]
@@ -65,6 +85,26 @@ def test_second_moments_equal_numpy(opset, taps):
         )
 
 
+def test_the_graph_hands_out_what_is_less_work():
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N, {WIDE + 1}, 2, 2] x) => (float[N, {WIDE + 1}, 2, 2] z)
+        {{ y = Relu(x)  z = Identity(y) }}""")
+    x = np.random.default_rng(0).normal(size=(3, WIDE + 1, 2, 2)).astype(np.float32)
+    with open_tapped(model, [Tap("y", 1, WIDE + 1, 4)], second=True, device="cpu") as tapped:
+        seen = tapped.observe({"x": x})
+        assert isinstance(seen.second["y"], Positions)
+        assert not tapped.second
+    flat = np.moveaxis(np.maximum(x, 0).astype(np.float64), 1, 0).reshape(WIDE + 1, -1)
+    found = second_moments(seen)["y"]
+    np.testing.assert_allclose(found.comoment, np.cov(flat, bias=True) * 12, atol=1e-5)
+    with open_tapped(
+        model, [Tap("y", 1, WIDE + 1, 4)], second=True, providers=["CPUExecutionProvider"]
+    ) as tapped:
+        assert not tapped.positions, "on whatever device a provider runs"
+
+
+@pytest.mark.usefixtures("handed_out")
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_short_batch_is_filled_up_and_its_filling_not_seen(batch):
     """Neither in the features nor in the scores nor in the second moments."""
@@ -78,14 +118,14 @@ def test_a_short_batch_is_filled_up_and_its_filling_not_seen(batch):
         found = tapped.observe(feeds)
     np.testing.assert_allclose(found.features, want.features, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.scores, want.scores, rtol=1e-5, atol=1e-6)
-    for name, second in want.second.items():
-        assert found.second[name].count == second.count
-        np.testing.assert_allclose(found.second[name].mean, second.mean, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(
-            found.second[name].comoment, second.comoment, rtol=1e-4, atol=1e-4
-        )
+    parts = second_moments(found)
+    for name, part in second_moments(want).items():
+        assert parts[name].count == part.count
+        np.testing.assert_allclose(parts[name].mean, part.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(parts[name].comoment, part.comoment, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("handed_out")
 def test_second_moments_keep_their_digits_far_from_zero():
     """A mean of a thousand deviations costs a square six digits, and nothing a centred one."""
     model = onnx.parser.parse_model(
@@ -94,7 +134,7 @@ def test_second_moments_keep_their_digits_far_from_zero():
     )
     x = np.random.default_rng(0).normal(1000, 1, (9, 2, 8, 8)).astype(np.float32)
     with open_tapped(model, [Tap("y", 1, 2, 4)], second=True, device="cpu") as tapped:
-        second = tapped.observe({"x": x}).second["y"]
+        second = second_moments(tapped.observe({"x": x}))["y"]
     flat = np.moveaxis(x.astype(np.float64), 1, 0).reshape(2, -1)
     want = np.cov(flat, bias=True) * flat.shape[1]
     np.testing.assert_allclose(second.comoment, want, rtol=1e-4, atol=0.1)
@@ -215,12 +255,13 @@ def test_masks_of_other_types(dtype):
     np.testing.assert_allclose(found, np.stack(alone(17, tokens([2, 5]), [2, 5])), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("handed_out")
 @pytest.mark.parametrize("opset", [13, 18])
 def test_second_moments_leave_masked_tokens_out(opset):
     lengths = [6, 1, 3, 4]
     feeds = tokens(lengths)
     with open_tapped(sequence(opset), TOKENS, second=True, device="cpu") as tapped:
-        found = tapped.observe(feeds).second
+        found = second_moments(tapped.observe(feeds))
     (whole,) = tensors(sequence(opset), TOKENS[:1], feeds)
     kept = whole[:, feeds["attention_mask"].astype(bool)]
     assert found["y"].count == 14
@@ -238,12 +279,12 @@ def test_a_row_without_a_token_is_all_zeros_and_does_no_harm():
 
 
 @pytest.mark.parametrize("features", [(name,) for name in FEATURES] + [GATHERED, FEATURES])
-@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("more", [None, "second", "positions"])
 @pytest.mark.parametrize("opset", [17, 18])
-def test_every_node_is_read(opset, features, second):
+def test_every_node_is_read(opset, features, more):
     """ONNX Runtime runs what nothing reads first, and keeps all tapped tensors until it is done."""
     for model, taps in ((classifier(opset), GRIDS), (sequence(opset), TOKENS)):
-        graph = augment(model, taps, features, second=second).graph
+        graph = augment(model, taps, features, **({more: taps} if more else {})).graph
         inside = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
         nodes = [node for part in (graph, *inside) for node in part.node]
         read = {name for node in nodes for name in node.input}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from .histograms import Histograms
 from .moments import POOLED, Moments
-from .second import SecondMoments
+from .second import Positions, SecondMoments
 from .sums import GrowingSums, Sums
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Accumulator:
     @property
     def moments(self) -> Moments:
         """The moments so far; histograms and second moments share memory with the accumulator."""
+        for part in self._second.values():
+            part.mirror()
         return replace(
             self._start,
             **vars(self._sums.sums),
@@ -99,10 +101,12 @@ class Accumulator:
         """Count images that the model puts into their class."""
         self._correct = (self._correct or 0) + number
 
-    def add_second(self, batch: Mapping[str, SecondMoments]) -> None:
-        """Add a batch's second moments, by tensor."""
+    def add_second(self, batch: Mapping[str, SecondMoments | Positions]) -> None:
+        """Add a batch's second moments, or the values to make them of, by tensor."""
         for name, part in batch.items():
-            self._second[name] = self._second[name].add(part)
+            known = self._second[name]
+            add = known.add_positions if isinstance(part, Positions) else known.add
+            self._second[name] = add(part)
 
     def _entries(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """The entry of each image's class: its own, or the pooled one."""

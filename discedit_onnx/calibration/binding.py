@@ -1,5 +1,5 @@
-"""Runs whose memory is bound beforehand: nothing is allocated anew, and only what is asked for
-crosses the bus of a device."""
+"""Runs whose inputs have a place on the device, and of which only what is asked for crosses the
+bus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Binding:
-    """A session, its inputs and its outputs in memory that one batch after the other uses.
+    """A session, and its inputs in memory that one batch after the other uses.
 
     On CUDA each input has one place on the device, which is written to as long as batches have
     the same shape: an odd last batch gets a place of its own. Elsewhere ONNX Runtime reads inputs
@@ -32,25 +32,17 @@ class Binding:
         The model.
     outputs
         The outputs to compute, in this order.
-    shapes
-        Shapes of those float32 outputs that have the same one for every batch.
     """
 
-    def __init__(
-        self, session: Session, outputs: Sequence[str], shapes: Mapping[str, Sequence[int]]
-    ) -> None:
+    def __init__(self, session: Session, outputs: Sequence[str]) -> None:
         self.outputs = tuple(outputs)
         self._session = session
         self._values = import_onnxruntime().OrtValue
         self._io: Any = session.inner.io_binding()
-        self._fixed = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
         self._inputs: dict[str, Any] = {}
-        self._free = [name for name in outputs if name not in self._fixed]
-        for name, array in self._fixed.items():
-            self._io.bind_ortvalue_output(name, self._values.ortvalue_from_numpy(array))
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Compute the outputs. Those of fixed shape are overwritten by the next run.
+        """Compute the outputs.
 
         Raises
         ------
@@ -60,12 +52,10 @@ class Binding:
         with self._session.explained(feeds):
             for name, array in feeds.items():
                 self._bind_input(name, np.ascontiguousarray(array))
-            for name in self._free:  # bound as it was, it would keep the shape of the last batch
+            for name in self.outputs:  # bound as it was, it would keep the shape of the last batch
                 self._io.bind_output(name, "cpu")
             self._session.inner.run_with_iobinding(self._io)
-            made = self._io.get_outputs()[len(self._fixed) :]
-        found = {name: value.numpy() for name, value in zip(self._free, made, strict=True)}
-        return [{**self._fixed, **found}[name] for name in self.outputs]
+            return [value.numpy() for value in self._io.get_outputs()]
 
     def close(self) -> None:
         """Let go of the memory, and close the session."""

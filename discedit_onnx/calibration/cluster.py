@@ -58,7 +58,7 @@ class Task:
         run = plan_run(model, self.data, self.taps, self.wanted, shard, self.batch_size)
         classifier = self.data.classifier
         second = self.wanted.second
-        lanes = lanes_for(run.data, run.size, second)
+        lanes = lanes_for(run.data, run.size)
         key = (self.path, self.source, self.taps, run.kept.features, second, classifier.output)
         return run, _session(*key, classifier.batch, lanes, self.device, self.providers)
 

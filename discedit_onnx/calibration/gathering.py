@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError, require_count, require_several
 from .accumulator import Accumulator
@@ -223,8 +224,8 @@ def gather(
 ) -> Moments:
     """Run the samples of a shard, from the beginning or from a checkpoint, and add them up.
 
-    A batch is added up in a thread of its own while the model runs on the next one. Second moments
-    are not: they lie in memory that the next run writes to.
+    A batch is added up in a thread of its own while the model runs on the next one: in one thread,
+    for the model has use for the other cores.
 
     Parameters
     ----------
@@ -254,10 +255,10 @@ def gather(
     del found  # its arrays were copied
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals_deferred()) if checkpoint is not None else None
+        stack.enter_context(threadpool_limits(1, "blas"))
         adder = stack.enter_context(ThreadPoolExecutor(1, "discedit-moments"))
         added: Future[None] = adder.submit(lambda: None)
         for batch, seen in side_by_side(part, model, run.size, done):
-            gathered.add_second(seen.second)
             added.result()
             added = adder.submit(add, gathered, run, batch, seen)
             done += len(batch)
@@ -271,7 +272,7 @@ def gather(
 
 
 def add(gathered: Accumulator, run: Run, batch: Batch, seen: Observed) -> None:
-    """Add what a batch gave to what was gathered, but for its second moments."""
+    """Add what a batch gave to what was gathered."""
     labels = batch.labels
     if seen.scores is not None:
         top = seen.scores.argmax(axis=1)
@@ -280,6 +281,7 @@ def add(gathered: Accumulator, run: Run, batch: Batch, seen: Observed) -> None:
         else:
             gathered.add_correct(int((top == labels).sum()))
     gathered.update(seen.features, labels, run.counted(batch))
+    gathered.add_second(seen.second)
 
 
 def _keep(
@@ -371,7 +373,7 @@ def open_run(
         second=run.wanted.second,
         scores=classifier.output,
         batch=classifier.batch,
-        lanes=lanes_for(run.data, run.size, run.wanted.second),
+        lanes=lanes_for(run.data, run.size),
         device=device,
         providers=providers,
     )

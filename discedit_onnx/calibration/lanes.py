@@ -11,8 +11,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .session import cores
-from .tapped import LEAST
+from .tapped import LEAST, PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from .tapped import Observed, TappedModel
 
 
-def lanes_for(data: Dataset, size: int, second: bool) -> int:
-    """In how many equal parts batches are run.
+def lanes_for(data: Dataset, size: int) -> int:
+    """How many parts of a batch are run at a time.
 
     Parameters
     ----------
@@ -30,10 +32,8 @@ def lanes_for(data: Dataset, size: int, second: bool) -> int:
         What is run; batches that the model fixes, or that are of one sample each, stay whole.
     size
         Samples in a batch.
-    second
-        Whether second moments are wanted: they lie in one place in memory.
     """
-    if second or data.classifier.batch is not None or not data.source.uniform:
+    if data.classifier.batch is not None or not data.source.uniform:
         return 1
     most = min(cores(), size // LEAST)
     return next((n for n in range(most, 1, -1) if size % n == 0), 1)
@@ -61,7 +61,7 @@ def side_by_side(
         If a sample can't be read, or the model fails.
     """
     lanes = len(model.bindings)
-    parts = data.batches(size // lanes, start=start)
+    parts = data.batches(_part(data, model, size // lanes), start=start)
     if lanes == 1:
         yield from ((part, model.observe(part.feeds)) for part in parts)
         return
@@ -78,3 +78,17 @@ def side_by_side(
     finally:
         for pool in pools:
             pool.shutdown(cancel_futures=True)
+
+
+def _part(data: Dataset, model: TappedModel, most: int) -> int:
+    """Samples in a part: where second moments are wanted, as few as are run at a time.
+
+    Scalars of many pieces can be joined, and matrices can not; of values, a few parts are in
+    memory together.
+    """
+    whole = model.batch is not None or not data.source.uniform or not len(data)
+    if whole or not (model.second or model.positions):
+        return most
+    (sample,) = data.take(np.zeros(1, np.int64)).batches(1)
+    least = max(LEAST, PIECE // sum(values.nbytes for values in sample.feeds.values()))
+    return next(n for n in range(min(least, most), most + 1) if most % n == 0)

@@ -44,6 +44,11 @@ def token_mask(graph: onnx.GraphProto) -> str | None:
     return None
 
 
+def masks_tokens(tap: Tap, mask: str | None) -> bool:
+    """Whether the positions of a tap are tokens, some of which may only fill a row up."""
+    return mask is not None and (tap.rank, tap.axis) == (3, 2)
+
+
 @dataclass(frozen=True)
 class Places:
     """The positions of a tapped tensor, and the nodes that reduce over them.
@@ -71,7 +76,7 @@ class Places:
     @property
     def masked(self) -> bool:
         """Whether the positions are tokens, some of which may only fill a row up."""
-        return self.mask is not None and (self.tap.rank, self.tap.axis) == (3, 2)
+        return masks_tokens(self.tap, self.mask)
 
     @property
     def grid(self) -> str:
@@ -239,6 +244,16 @@ class Places:
             helper.make_node("Constant", [], [axes], value_ints=over),
             helper.make_node(op, [x, axes], [result], keepdims=keep),
         ]
+
+    def positions(self) -> list[onnx.NodeProto]:
+        """Nodes that hand out the values whose products are looked at: `{stem}_positions`.
+
+        They follow those of `statistics`.
+        """
+        x, result = f"{self.stem}_x", f"{self.stem}_positions"
+        if self.tap.product_stride > 1:
+            return [_picked(x, result, self.tap.product_stride)]
+        return [helper.make_node("Identity", [x], [result])]
 
     def second_moments(self) -> list[onnx.NodeProto]:
         """Nodes that take mean and centred co-moment of the channels over images and positions.

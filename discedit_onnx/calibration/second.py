@@ -1,6 +1,10 @@
 """Second moments of a tensor's channels among each other, over all positions of all images.
 
 A consumer's weights are refitted by them. They know no classes: one matrix for each tensor.
+
+They come from a batch in one of two ways. On a device that is not the processor, the graph
+multiplies, and a matrix crosses the bus. On the processor it hands out the values: half of a
+symmetric matrix need not be computed, and products need not wait for the next run.
 """
 
 from __future__ import annotations
@@ -20,6 +24,36 @@ FloatArray = npt.NDArray[np.float64]
 
 BLOCK = 2**15
 """Numbers of a matrix that are added to at a time."""
+
+BAND = 256
+"""Rows of a matrix that are multiplied at a time: from their diagonal on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Values of one tensor's C channels at some positions of some images.
+
+    Attributes
+    ----------
+    values : float32 (N, C, P)
+        Of N images, at P positions of each.
+    """
+
+    values: npt.NDArray[np.float32]
+
+    def deviations(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Mean of each channel (C,), and what is left of it, (C, N P + 1) with one free column.
+
+        Values are centred before they are multiplied, so that float32 loses no digits where the
+        mean is far from 0.
+        """
+        images, channels, places = self.values.shape
+        left = np.empty((channels, images * places + 1), np.float32)
+        seen = left[:, :-1]
+        np.copyto(seen.reshape(channels, images, places), self.values.swapaxes(0, 1))
+        mean = seen.mean(axis=1)
+        seen -= mean[:, None]
+        return mean, left
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +105,31 @@ class SecondMoments:
                 self.comoment[rows] += some
         self.mean[...] += delta * share
         return SecondMoments(count, self.mean, self.comoment)
+
+    @np.errstate(over="ignore", invalid="ignore")  # what overflows is told of later
+    def add_positions(self, seen: Positions) -> SecondMoments:
+        """These and what was seen, as `add`, but above the diagonal only: `mirror` in the end.
+
+        What the distance of the means adds is one more column of the product.
+        """
+        mean, left = seen.deviations()
+        added = left.shape[1] - 1
+        if not added:
+            return self
+        count = self.count + added
+        delta = mean - self.mean
+        left[:, -1] = delta * np.sqrt(self.count * (added / max(count, 1)))
+        for start in range(0, len(delta), BAND):
+            rows = slice(start, start + BAND)
+            self.comoment[rows, start:] += left[rows] @ left[start:].T
+        self.mean[...] += delta * (added / max(count, 1))
+        return SecondMoments(count, self.mean, self.comoment)
+
+    def mirror(self) -> None:
+        """Make what is below the diagonal what is above it."""
+        for start in range(0, len(self.mean), BAND):
+            rows, below = slice(start, start + BAND), slice(start + BAND, None)
+            self.comoment[below, rows] = self.comoment[rows, below].T
 
     def merge(self, other: SecondMoments) -> SecondMoments:
         """Both together, in new arrays."""

@@ -185,6 +185,18 @@ def open_session(
     return Session(inner, "cpu", parts.weights)
 
 
+def certainly_cpu(device: str, providers: Sequence[str] = ()) -> bool:
+    """Whether a model will run on the CPU, before it is loaded: nothing else is asked or offered.
+
+    Parameters
+    ----------
+    device, providers
+        See `open_session`.
+    """
+    offered = CUDA in import_onnxruntime().get_available_providers()
+    return not providers and (device == "cpu" or (device == "auto" and not offered))
+
+
 def import_onnxruntime() -> ModuleType:
     """ONNX Runtime, which no other part of the program imports.
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ..errors import ModelError
 from .binding import Binding
-from .reductions import ROWS
-from .second import SecondMoments
-from .session import cores, open_session
+from .reductions import ROWS, masks_tokens, token_mask
+from .second import Positions, SecondMoments
+from .session import certainly_cpu, cores, open_session
 from .taps import GATHERED, augment, features_from, statistics_of
 from .weightless import Weightless, weightless
 
@@ -30,6 +30,10 @@ LEAST = 4
 PIECE = 3 << 17
 """Bytes of inputs run at a time on the CPU, at least: more take memory, and no less time."""
 
+WIDE = 256
+"""Channels beyond which the graph hands out values on the CPU, and no matrix: half of it can be
+saved then (on a ResNet-50, a quarter of what second moments cost)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Observed:
@@ -41,12 +45,13 @@ class Observed:
     scores : (N, classes), or None
         The model's own output, where it was asked for.
     second
-        Second moments by tensor; empty where they were not asked for.
+        Second moments by tensor, or the values to make them of; empty where they were not asked
+        for.
     """
 
     features: npt.NDArray[np.float32]
     scores: npt.NDArray[Any] | None
-    second: Mapping[str, SecondMoments]
+    second: Mapping[str, SecondMoments | Positions]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +69,24 @@ class TappedModel:
     channels
         How many channels C there are.
     second
-        Tensors whose second moments are told.
+        Taps whose second moments are told.
+    positions
+        Taps whose values are, to make second moments of.
+    mask
+        The input that masks tokens, if there is one.
     bindings
         As many as batches may be run on at a time, of one session. Each fetches the statistics
-        (N, S C) with the scores beside them, and then mean, co-moment and count of each of those
-        tensors.
+        (N, S C) with the scores beside them, mean, co-moment and count of each of `second`, and
+        the values of each of `positions`.
     """
 
     session: Session
     features: tuple[str, ...]
     batch: int | None
     channels: int
-    second: tuple[str, ...]
+    second: tuple[Tap, ...]
+    positions: tuple[Tap, ...]
+    mask: str | None
     bindings: Sequence[Binding]
 
     def __enter__(self) -> TappedModel:
@@ -89,9 +100,8 @@ class TappedModel:
         """Run a batch. Only scalars leave the device, and the scores where they are needed.
 
         On the CPU it is run piece by piece, where nothing but scalars is wanted: a run then takes
-        the memory of a piece, and what it works on stays in the processor's cache. The second
-        moments lie in memory that the next run of this lane writes to. Threads may run batches at
-        the same time, each on a lane of its own.
+        the memory of a piece, and what it works on stays in the processor's cache. Threads may run
+        batches at the same time, each on a lane of its own.
 
         Raises
         ------
@@ -103,7 +113,7 @@ class TappedModel:
         size = len(next(iter(filled.values())))
         if self.second and self.batch is not None:
             filled[ROWS] = (np.arange(size) < count).astype(np.float32)
-        table, *second = self._run(filled, lane)
+        table, *found = self._run(filled, lane)
         rows = table[:count]
         names = statistics_of(self.features) if self.channels else ()
         ends = [self.channels * (i + 1) for i in range(len(names))]
@@ -113,16 +123,28 @@ class TappedModel:
             if names
             else np.empty((count, 0, len(self.features)), np.float32),
             scores if scores.shape[1] else None,
-            {
-                tensor: _second_moments(second[3 * i : 3 * i + 3])
-                for i, tensor in enumerate(self.second)
-            },
+            self._second(found, feeds, count),
         )
+
+    def _second(
+        self, found: Sequence[npt.NDArray[Any]], feeds: Mapping[str, npt.NDArray[Any]], count: int
+    ) -> dict[str, SecondMoments | Positions]:
+        """By tensor, of the outputs that are there for them."""
+        seen: dict[str, SecondMoments | Positions] = {
+            tap.tensor: _second_moments(found[3 * i : 3 * i + 3])
+            for i, tap in enumerate(self.second)
+        }
+        values = found[3 * len(self.second) :]
+        for tap, x in zip(self.positions, values, strict=True):
+            mask = feeds[self.mask] if self.mask and masks_tokens(tap, self.mask) else None
+            seen[tap.tensor] = _positions(tap, x[:count], mask)
+        return seen
 
     def _run(self, feeds: Mapping[str, npt.NDArray[Any]], lane: int) -> list[npt.NDArray[Any]]:
         """All outputs, for a whole batch or for its pieces."""
         binding, pieces = self.bindings[lane], [feeds]
-        if not self.second and self.batch is None and self.session.device == "cpu":
+        whole = self.second or self.positions or self.batch is not None
+        if not whole and self.session.device == "cpu":
             pieces = [*_pieces(feeds, max(1, cores() // len(self.bindings)))]
         found = []
         for piece in pieces:
@@ -179,10 +201,15 @@ def open_tapped(
         As `open_session`.
     """
     parts = model if isinstance(model, Weightless) else weightless(model)
-    padded = batch is not None
-    tapped = augment(parts.proto, taps, features, second=second, padded=padded, scores=scores)
+    values = tuple(tap for tap in taps if second and tap.length > WIDE)
+    if not certainly_cpu(device, providers):
+        values = ()
+    matrices = tuple(tap for tap in taps if second and tap not in values)
+    tapped = augment(
+        parts.proto, taps, features,
+        second=matrices, positions=values, padded=batch is not None, scores=scores,
+    )  # fmt: skip
     added = tapped.graph.output[len(parts.proto.graph.output) :]
-    fixed = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in added[1:]}
     session = open_session(
         Weightless(tapped, parts.weights), device, providers=providers, shared=True, lanes=lanes
     )
@@ -193,8 +220,10 @@ def open_tapped(
         tuple(features),
         batch,
         sum(tap.length for tap in taps),
-        tuple(tap.tensor for tap in taps) if second else (),
-        [Binding(session, outputs, fixed) for _ in range(lanes)],
+        matrices,
+        values,
+        token_mask(parts.proto.graph),
+        [Binding(session, outputs) for _ in range(lanes)],
     )
 
 
@@ -217,6 +246,20 @@ def check_rows(names: Sequence[str], results: Sequence[npt.NDArray[Any]], size: 
                 f"tensor {name!r} has {result.shape[0]} rows for {size} images; "
                 "export the model so that the first axis is the batch all the way"
             )
+
+
+def _positions(
+    tap: Tap, values: npt.NDArray[np.float32], mask: npt.NDArray[Any] | None
+) -> Positions:
+    """Of one tensor, channels behind the images; of tokens, those that a mask leaves.
+
+    A tensor of another number of tokens than the mask's, as behind a pooling, has none to leave
+    out.
+    """
+    if mask is not None and mask.shape == values.shape[:2]:
+        return Positions(values[mask != 0].T[None])
+    last = np.moveaxis(values, tap.axis, -1).reshape(len(values), -1, tap.length)
+    return Positions(last.swapaxes(1, 2))
 
 
 def _second_moments(parts: Sequence[npt.NDArray[Any]]) -> SecondMoments:

@@ -113,7 +113,8 @@ def augment(
     taps: Sequence[Tap],
     features: Sequence[str] = GATHERED,
     *,
-    second: bool = False,
+    second: Sequence[Tap] = (),
+    positions: Sequence[Tap] = (),
     padded: bool = False,
     scores: str | None = None,
 ) -> onnx.ModelProto:
@@ -135,7 +136,10 @@ def augment(
     features
         Names in `FEATURES`.
     second
-        Also the second moments of each tensor's channels over the positions of the batch.
+        Those of the taps whose second moments are wanted too, of the channels over the positions
+        of the batch.
+    positions
+        Those of the taps whose values at these positions are wanted too.
     padded
         Whether images may fill a batch up that are not to be seen in the second moments.
     scores
@@ -147,10 +151,11 @@ def augment(
         The copy. Its outputs are the model's own, then, if there are taps, one of float32
         (N, S C): for each of the S `statistics_of(features)` the channels of all taps in order,
         and then the scores. Statistics of float16, bfloat16 and double tensors are taken in
-        float32 too. With `second`, then tap by tap the mean (length,), the centred co-moment
-        (length, length) and the number of positions that were looked at, (); and, if `padded`, an
-        input `ROWS`, float32 (N,), which is 1 for the images of the batch that count and 0 for
-        those that fill it up.
+        float32 too. Then, for each of `second`, the mean (length,), the centred co-moment (length,
+        length) and the number of positions that were looked at, (); and for each of `positions`
+        the float32 values, axes as in the tensor. With `second` and `padded` there is an input
+        `ROWS`, float32 (N,), which is 1 for the images of the batch that count and 0 for those
+        that fill it up.
 
     Raises
     ------
@@ -178,21 +183,24 @@ def augment(
     for number, tap in reversed([*enumerate(taps)]):
         places = Places(tap, f"{prefix}{number}", opset, mask, padded)
         graph.node.extend(places.statistics(statistics))
-        if second:
+        if tap in second:
             graph.node.extend(places.second_moments())
+        if tap in positions:
+            graph.node.extend(places.positions())
     if columns:
         graph.node.append(helper.make_node("Concat", columns, [prefix], axis=1))
-        table = helper.make_tensor_value_info(prefix, TensorProto.FLOAT, [None, None])
-        graph.output.append(table)
-    if second and taps:
-        if padded:
-            rows = helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, [None])
-            graph.input.append(rows)
-        for number, tap in enumerate(taps):
-            for name, axes in (("mean", 1), ("comoment", 2), ("count", 0)):
-                output = f"{prefix}{number}_second_{name}"
-                shape = [tap.length] * axes
-                graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
+    if second and padded:
+        graph.input.append(helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, [None]))
+    numbers = {tap: number for number, tap in enumerate(taps)}
+    added = [(prefix, 2)] if columns else []
+    for tap in second:
+        stem = f"{prefix}{numbers[tap]}_second"
+        added += [(f"{stem}_mean", 1), (f"{stem}_comoment", 2), (f"{stem}_count", 0)]
+    added += [(f"{prefix}{numbers[tap]}_positions", tap.rank) for tap in positions]
+    graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank)
+        for name, rank in added
+    )
     return augmented
 
 

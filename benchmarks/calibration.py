@@ -3,11 +3,15 @@
     python benchmarks/calibration.py [--device cpu] [--runs 9] [--images 50000]
 
 Random weights in the shapes of ResNet-50 (224 x 224, batch 16) and ResNet-20 (32 x 32, batch 128),
-random images, made before the clock starts: no data loading in anything. Everything that is
-compared is measured in this one run. Prints Markdown.
+random images, one batch again and again: no data loading in anything. Everything that is compared
+is measured in this one run. Prints Markdown.
+
+Calibration is what `calibrate` does, from the images to moments and histograms, batch after batch;
+what is done once, before the first one and after the last, is left out. It runs parts of a batch
+side by side. So does "plain, in parts", beside the plain run of whole batches.
 
 1. Time over plain inference: runs of each kind take turns in one process, medians of the ratios of
-   neighbours. A calibration step is the run, the moments and the histograms.
+   neighbours.
 2. The same taps as full outputs with NumPy reductions, and in `onnxruntime.quantization`'s
    calibraters: time a batch, peak memory, bytes fetched; every way in a process of its own.
 3. Peak memory by the number of images.
@@ -24,9 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx
@@ -37,12 +42,14 @@ if TYPE_CHECKING:
 
 CLASSES = 10
 SEED = 0
+SPARE = 2
+"""Batches behind those that are timed."""
 FOUR = ("mean", "rms", "mean_square", "max", "positive")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model and the batch that it is run on."""
+    """A model, the batch that it is run on, and how often."""
 
     name: str
     make: Callable[[], onnx.ModelProto]
@@ -56,48 +63,142 @@ class Case:
 
 
 CASES = {
-    "ResNet-50": Case("ResNet-50", resnet50, (16, 3, 224, 224), 3),
-    "ResNet-20": Case("ResNet-20", resnet20, (128, 3, 32, 32), 40),
+    "ResNet-50": Case("ResNet-50", resnet50, (16, 3, 224, 224), 4),
+    "ResNet-20": Case("ResNet-20", resnet20, (128, 3, 32, 32), 20),
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Repeated:
+    """A source of samples that holds one batch, again and again."""
+
+    feeds: dict[str, np.ndarray]
+    batches: int
+    name: str = "images"
+    preparation: tuple[str, str] = ("none", "benchmark")
+    uniform: bool = True
+
+    @property
+    def labels(self) -> Any:
+        """Classes that take turns."""
+        from discedit_onnx.calibration.classes import GivenLabels
+
+        return GivenLabels.of_array(np.arange(len(self)) % CLASSES, self.name)
+
+    def __len__(self) -> int:
+        return self.batches * len(self.feeds["image"])
+
+    def start(self, index: np.ndarray, pool: Any) -> Callable[[], dict[str, np.ndarray]]:
+        """Nothing to be waited for."""
+        rows = index % len(self.feeds["image"])
+        whole = np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+        some = slice(rows[0], rows[0] + len(rows)) if whole else rows
+        return lambda: {name: values[some] for name, values in self.feeds.items()}
+
+
+class Way(Protocol):
+    """One way to run a model on a batch, again and again."""
+
+    fetched: int
+    """Bytes that come out of the graph for a batch."""
+
+    def seconds(self) -> float:
+        """Run some batches; how long one took."""
+
+
+class Loop:
+    """Batch after batch.
+
+    Parameters
+    ----------
+    case
+        Says how many.
+    step
+        Takes a batch and returns the bytes that came out of the graph.
+    """
+
+    def __init__(self, case: Case, step: Callable[[dict[str, np.ndarray]], int]) -> None:
+        self._step, self._feeds, self._batches = step, case.feeds(), case.batches
+        self.fetched = step(self._feeds)
+
+    def seconds(self) -> float:
+        """Run the batches."""
+        start = time.perf_counter()
+        for _ in range(self._batches):
+            self._step(self._feeds)
+        return (time.perf_counter() - start) / self._batches
+
+
 class Calibration:
-    """A calibration step without a data source: the run and everything that is added up."""
+    """What `calibrate` does with a model, without a data source."""
 
-    def __init__(self, model: onnx.ModelProto, device: str, features: Any, second: bool) -> None:
-        from dataclasses import replace
+    def __init__(self, case: Case, device: str, features: Any, second: bool) -> None:
+        from discedit_onnx.calibration.classifier import classifier_of
+        from discedit_onnx.calibration.data import Dataset
+        from discedit_onnx.calibration.gathering import Wanted, open_run, plan_run
+        from discedit_onnx.calibration.histograms import quantile_edges
+        from discedit_onnx.model import load
 
-        from discedit_onnx.calibration.accumulator import Accumulator
-        from discedit_onnx.calibration.histograms import Histograms, quantile_edges
-        from discedit_onnx.calibration.moments import Moments
-        from discedit_onnx.calibration.second import SecondMoments
-        from discedit_onnx.calibration.tapped import open_tapped
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(case.make(), path)
+            model = load(path)
+        source = Repeated(case.feeds(), 1 + case.batches + SPARE)
+        index, names = np.arange(len(source)), tuple(map(str, range(CLASSES)))
+        data = Dataset(source, classifier_of(model), names, index % CLASSES, index, {})
+        taps, wanted = taps_of(model.proto), Wanted(features=features, second=second)
+        self._size = case.shape[0]
+        self._run = plan_run(model, data, taps, wanted, batch_size=self._size)
+        self._tapped = open_run(model, self._run, device=device)
+        pilot = np.random.default_rng(SEED).normal(size=(64, sum(tap.length for tap in taps)))
+        self._edges = quantile_edges(pilot)
+        self.fetched = self._fetched(source.feeds)
 
-        taps = taps_of(model)
-        self.tapped = open_tapped(
-            model, taps, features=features, second=second, scores="logits", device=device
-        )
-        channels = sum(tap.length for tap in taps)
-        pilot = np.random.default_rng(SEED).normal(size=(64, channels))
-        start = Moments.empty(taps, [str(k) for k in range(CLASSES)], "0", features=features)
-        counted = Histograms.empty("mean", quantile_edges(pilot), CLASSES)
-        parts = {tap.tensor: SecondMoments.empty(tap.length) for tap in taps if second}
-        self.gathered = Accumulator(replace(start, histograms=counted, second=parts))
+    def seconds(self) -> float:
+        """Gather moments; what is timed begins and ends with as many parts under way."""
+        from discedit_onnx.calibration.gathering import gather
 
-    def __call__(self, feeds: dict[str, np.ndarray]) -> int:
-        """Run a batch; returns the bytes that were fetched."""
+        ticks: dict[int, float] = {}
+        gather(
+            self._run, self._tapped, edges=self._edges,
+            progress=lambda done, _: ticks.update({done: time.perf_counter()}),
+        )  # fmt: skip
+        first, last = self._size, max(ticks) - SPARE * self._size
+        return (ticks[last] - ticks[first]) / (last - first) * self._size
+
+    def _fetched(self, feeds: dict[str, np.ndarray]) -> int:
+        from discedit_onnx.calibration.second import Positions
         from discedit_onnx.calibration.taps import statistics_of
 
-        seen = self.tapped.observe(feeds)
-        number = len(seen.features)
-        index = np.arange(number)
-        self.gathered.update(seen.features, index % CLASSES, index)
-        self.gathered.add_second(seen.second)
+        seen = self._tapped.observe(feeds)
         assert seen.scores is not None
-        kinds = len(statistics_of(self.tapped.features))
-        statistics = kinds * seen.features[:, :, 0].nbytes
-        matrices = sum(4 * (p.comoment.size + p.mean.size) + 8 for p in seen.second.values())
-        return seen.scores.nbytes + statistics + matrices
+        kinds = len(statistics_of(self._tapped.features))
+        found = seen.scores.nbytes + kinds * seen.features[:, :, 0].nbytes
+        for part in seen.second.values():
+            values = isinstance(part, Positions)
+            found += part.values.nbytes if values else 4 * (part.comoment.size + len(part.mean))
+        return found
+
+
+class Parts:
+    """The plain model on halves of batches, side by side, as calibration runs them."""
+
+    fetched = 0
+
+    def __init__(self, case: Case, device: str) -> None:
+        from discedit_onnx.calibration.session import cores, open_session
+
+        self._lanes = cores()
+        self._session = open_session(case.make(), device, shared=True, lanes=self._lanes)
+        self._pool = ThreadPoolExecutor(self._lanes)
+        self._feeds, self._batches = case.feeds(), case.batches
+
+    def seconds(self) -> float:
+        """Run the batches."""
+        start = time.perf_counter()
+        parts = np.array_split(self._feeds["image"], self._lanes) * self._batches
+        list(self._pool.map(lambda x: self._session.run(["logits"], {"image": x}), parts))
+        return (time.perf_counter() - start) / self._batches
 
 
 def plain(model: onnx.ModelProto, device: str) -> Callable[[dict[str, np.ndarray]], int]:
@@ -173,33 +274,36 @@ def taps_of(model: onnx.ModelProto) -> Any:
     return place_taps(*(analyse(model, reach) for reach in reaches))
 
 
-def steps(model: onnx.ModelProto, way: str, device: str) -> Callable[[dict[str, np.ndarray]], int]:
+def make(case: Case, way: str, device: str) -> Way:
     """One of the ways by name."""
     from discedit_onnx.calibration.taps import GATHERED
 
     return {
-        "plain inference": lambda: plain(model, device),
-        "calibrate": lambda: Calibration(model, device, GATHERED, False),
-        "all scalars": lambda: Calibration(model, device, FOUR, False),
-        "second moments": lambda: Calibration(model, device, GATHERED, True),
-        "full outputs, NumPy": lambda: full_outputs(model, device),
-        "quantization MinMax": lambda: quantizers(model, "minmax"),
-        "quantization Histogram": lambda: quantizers(model, "histogram"),
+        "plain inference": lambda: Loop(case, plain(case.make(), device)),
+        "plain, in parts": lambda: Parts(case, device),
+        "calibrate": lambda: Calibration(case, device, GATHERED, False),
+        "all scalars": lambda: Calibration(case, device, FOUR, False),
+        "second moments": lambda: Calibration(case, device, GATHERED, True),
+        "full outputs, NumPy": lambda: Loop(case, full_outputs(case.make(), device)),
+        "quantization MinMax": lambda: Loop(case, quantizers(case.make(), "minmax")),
+        "quantization Histogram": lambda: Loop(case, quantizers(case.make(), "histogram")),
     }[way]()
 
 
 def ratios(case: Case, device: str, runs: int) -> dict[str, tuple[float, float]]:
     """Milliseconds of each way, and its ratio to the plain run beside it: medians."""
-    model, feeds = case.make(), case.feeds()
+    from discedit_onnx.calibration.session import cores
+
     ways = ["plain inference", "calibrate", "all scalars", "second moments"]
-    made = {way: steps(model, way, device) for way in ways}
+    if device == "cpu" and cores() > 1:
+        ways.insert(1, "plain, in parts")
+    made = {way: make(case, way, device) for way in ways}
     times: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(runs + 1):
-        for way, step in made.items():
-            start = time.perf_counter()
-            step(feeds)
+        for way, found in made.items():
+            seconds = found.seconds()
             if number:  # the first one warms up
-                times[way].append(time.perf_counter() - start)
+                times[way].append(seconds)
     base = times["plain inference"]
     return {
         way: (
@@ -210,15 +314,10 @@ def ratios(case: Case, device: str, runs: int) -> dict[str, tuple[float, float]]
     }
 
 
-def alone(case: Case, way: str, device: str, batches: int) -> dict[str, float]:
+def alone(case: Case, way: str, device: str) -> dict[str, float]:
     """In this process: seconds a batch, bytes fetched, and peak memory."""
-    step, feeds = steps(case.make(), way, device), case.feeds()
-    fetched = step(feeds)
-    start = time.perf_counter()
-    for _ in range(batches):
-        step(feeds)
-    seconds = (time.perf_counter() - start) / batches
-    return {"seconds": seconds, "fetched": fetched, "peak": peak_memory()}
+    made = make(case, way, device)
+    return {"seconds": made.seconds(), "fetched": made.fetched, "peak": peak_memory()}
 
 
 def peak_memory() -> float:
@@ -286,8 +385,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=1)
     options = parser.parse_args()
     if options.way:
-        case = CASES[options.case]
-        print(json.dumps(alone(case, options.way, options.device, options.batches)))
+        case = replace(CASES[options.case], batches=options.batches)
+        print(json.dumps(alone(case, options.way, options.device)))
     else:
         report(options.device, options.runs, options.images)
 

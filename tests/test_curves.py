@@ -12,10 +12,13 @@ from topologies import TOPOLOGIES
 from topologies.net import SIZE, Net
 
 from discedit_onnx.calibration.opening import open_data
+from discedit_onnx.editing.plan import Plan, Update
 from discedit_onnx.editing.refit import curves
 from discedit_onnx.editing.refit.batches import gather_batches
 from discedit_onnx.editing.refit.curves import least_squares
 from discedit_onnx.editing.refit.layers import find_layers
+from discedit_onnx.editing.refit.mending import APART
+from discedit_onnx.editing.refit.outputs import Outputs
 from discedit_onnx.editing.verify import random_feeds
 from discedit_onnx.graph.cost import MacCount, ParameterCount
 from discedit_onnx.graph.coupling import analyse
@@ -69,7 +72,7 @@ def test_models_are_run_from_where_they_differ(part, monkeypatch):
     for name in RUNNABLE[part + 4 :: 16]:
         _, found = saliency(TOPOLOGIES[name].build())
         with monkeypatch.context() as patch:
-            patch.setattr(curves._Outputs, "advance", lambda *_: None)
+            patch.setattr(Outputs, "advance", lambda *_: None)
             _, whole = saliency(TOPOLOGIES[name].build())
         np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-9, err_msg=name)
 
@@ -153,30 +156,48 @@ def test_what_another_model_lost_already_is_not_counted_again():
     name = max(proto.graph.initializer, key=lambda t: len(t.raw_data)).name
     for tensor in other.graph.initializer:
         if tensor.name == name:
-            values = numpy_helper.to_array(tensor) * 3
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
+            values = (numpy_helper.to_array(tensor) * 3).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, name))
     batches = feeds(proto)
-    outputs = curves._Outputs(View(proto), other, batches, "cpu")
+    outputs = Outputs(View(proto), other, batches, "cpu")
     assert outputs.before > 0
-    assert outputs.error(other) == 0
-    assert curves._Outputs(View(proto), None, batches, "cpu").before == 0
+    assert outputs.error(Plan("", updates=(Update(name, values),))) == 0
+    assert Outputs(View(proto), None, batches, "cpu").before == 0
     _, found = saliency(proto, aim=other)
     assert (found >= 0).all()
 
 
 @pytest.mark.parametrize("name", ["residual_identity", "residual_projection"])
-def test_only_what_lies_between_two_layers_counts_as_before_where_these_mend_it(name):
+def test_what_lies_between_two_layers_counts_by_what_these_leave_of_it(name):
     """Others count more: a spine, and what two layers read, or the head alone."""
     proto = TOPOLOGIES[name].build()
     coupling, alone = saliency(proto)
-    _, apart = saliency(proto, apart=True)
+    _, paired = saliency(proto, paired=True)
     inner = [between_two_layers(coupling, group) for group in coupling.groups]
     assert any(inner)
     assert not all(inner)
     for group, mended in zip(coupling.groups, inner, strict=True):
-        times = 1.0 if mended else curves.APART
         own = group.components[np.isfinite(alone[group.components])]
-        np.testing.assert_allclose(apart[own], times * alone[own], rtol=1e-6)
+        times = paired[own] / alone[own]
+        np.testing.assert_allclose(times, times[0], rtol=1e-6)
+        if mended:
+            assert 0 < times[0] <= 1
+        else:
+            np.testing.assert_allclose(times, APART, rtol=1e-6)
+
+
+def test_what_two_layers_mend_wholly_counts_nothing():
+    """The first layer can carry on what the one channel that is left has to tell."""
+    net = Net()
+    weight = net.weight(8, 3, 3, 3)
+    hidden = net.op("Conv", net.input(), weight, pads=[1] * 4)  # a line, with no activation
+    proto = net.head(net.relu(net.conv(hidden, 8, 2)), 2)
+    coupling, alone = saliency(proto)
+    _, paired = saliency(proto, paired=True)
+    (block,) = (b for b in coupling.blocks if (b.tensor, b.axis) == (weight, 0))
+    filters = coupling.of(np.arange(block.start, block.stop))
+    own = filters[np.isfinite(alone[filters])]
+    assert (paired[own] < 0.9 * alone[own]).all()
 
 
 def between_two_layers(coupling, group):

@@ -105,8 +105,10 @@ class Accumulator:
         """Add a batch's second moments, or the values to make them of, by tensor."""
         for name, part in batch.items():
             known = self._second[name]
-            add = known.add_positions if isinstance(part, Positions) else known.add
-            self._second[name] = add(part)
+            if isinstance(part, Positions):
+                self._second[name] = known.add_positions(part)
+            else:
+                self._second[name] = known.add(part)
 
     def _entries(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """The entry of each image's class: its own, or the pooled one."""

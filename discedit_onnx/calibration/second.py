@@ -112,10 +112,10 @@ class SecondMoments:
 
         What the distance of the means adds is one more column of the product.
         """
+        if not seen.values.size:
+            return self
         mean, left = seen.deviations()
         added = left.shape[1] - 1
-        if not added:
-            return self
         count = self.count + added
         delta = mean - self.mean
         left[:, -1] = delta * np.sqrt(self.count * (added / max(count, 1)))
@@ -129,6 +129,8 @@ class SecondMoments:
         """Make what is below the diagonal what is above it."""
         for start in range(0, len(self.mean), BAND):
             rows, below = slice(start, start + BAND), slice(start + BAND, None)
+            own = self.comoment[rows, rows]
+            own[...] = np.triu(own) + np.triu(own, 1).T
             self.comoment[below, rows] = self.comoment[rows, below].T
 
     def merge(self, other: SecondMoments) -> SecondMoments:

@@ -9,14 +9,13 @@ import numpy as np
 import scipy  # its parts are loaded when they are used
 from onnx import numpy_helper
 
-from ...graph.view import View
 from ...scoring.weights import magnitude
 from ..plan import Bias, Update, plan_removal
-from ..surgery import apply
 from .batches import images_in
 from .elimination import Elimination, System, eliminate
 from .layers import find_layers
-from .pairs import find_pairs
+from .mending import MENDED_AT, Mending
+from .outputs import Outputs
 from .sampling import sample
 from .stages import Walk
 
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
 
 POINTS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of a group at which the error is measured; in between, the local error interpolates."""
-MOST = 1e30
-"""An error as large as any; where numbers overflow there is no larger one."""
-APART = 3.0
-"""How much more an error counts where no two layers in a row are refitted to mend it together."""
 TIES = 1e-9
 """What sets apart components that count alike: first of a group goes what is missed least."""
 
@@ -68,7 +63,7 @@ def least_squares(
     judge: Sequence[Feeds],
     *,
     aim: onnx.ModelProto | None = None,
-    apart: bool = False,
+    paired: bool = False,
     device: str = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -83,8 +78,7 @@ def least_squares(
     if the errors of groups add up.
 
     The curves know of refitted readers only. Where both layers around a group are refitted together
-    afterwards (`pairs`), less of its error stays than where they are not, as on a residual spine:
-    with `apart`, the latter counts `APART` times (measured, see docs/pruning.md).
+    afterwards (`pairs`), less of its error stays; how much, is measured with `paired` (`mending`).
 
     Parameters
     ----------
@@ -98,8 +92,9 @@ def least_squares(
         Other batches, to measure the error on.
     aim
         The model whose outputs count; the dense model itself unless another is given.
-    apart
-        Whether what no two layers mend together counts more: where `refit` follows with "patch".
+    paired
+        Whether a group counts by what is left of its error when both layers around it are
+        refitted: where `refit` follows with "patch".
     device, seed, progress
         As in `refit`.
 
@@ -113,8 +108,8 @@ def least_squares(
     read = {c.layer.node: c.layer for found in consumers for c in found}
     moments = _gather(coupling, list(read.values()), fit, device, seed)
     consumers = [[c for c in found if c.layer.node in moments] for found in consumers]
-    outputs = _Outputs(view, aim, judge, device)
-    pairs = find_pairs(view, layers) if apart else {}
+    outputs = Outputs(view, aim, judge, device)
+    mending = Mending(coupling, layers, fit, outputs, device, seed) if paired else None
     size = magnitude(coupling, 2)
     saliency = np.zeros(coupling.size)
     begins = [_begin(coupling, group) for group in coupling.groups]
@@ -127,8 +122,11 @@ def least_squares(
         saved = cost.total - cost.left(_first(coupling, group, done, 1))
         rise = scipy.optimize.isotonic_regression(np.diff(curve)).x
         order = group.components[done.order]
-        if apart and not (len(found) == 1 and found[0].layer.node in pairs):
-            rise *= APART
+        if mending is not None:
+            reader = found[0].layer.node if len(found) == 1 else ""
+            some = min(round(MENDED_AT * len(group.components)), len(rise))
+            removed = _first(coupling, group, done, some)
+            rise *= mending.left(removed, reader, curve[some] - curve[0], begins[place])
         rise += TIES * rise.max(initial=1e-300) * np.arange(len(rise))
         saliency[order] = rise / max(saved, 1e-300)
         last = np.setdiff1d(group.components, order)
@@ -241,7 +239,7 @@ def _measured(
     consumers: Sequence[_Consumer],
     moments: Mapping[str, _Moments],
     done: Elimination,
-    outputs: _Outputs,
+    outputs: Outputs,
 ) -> NDArray[np.float64]:
     """Error of the outputs after each number of removals, (removals + 1,)."""
     counts = sorted(done.weights) or [len(done.order)] * bool(len(done.order))
@@ -256,7 +254,7 @@ def _measured(
             _refitted(coupling, consumer.layer, weights, mean, plan, updates, biases)
         plan = replace(plan, updates=tuple(updates), biases=tuple(biases))
         local.append(float(done.errors[count]))
-        measured.append(outputs.error(apply(coupling.view.proto, plan)))
+        measured.append(outputs.error(plan))
     curve = np.interp(done.errors, local, np.maximum.accumulate(measured))
     beyond = done.errors > local[-1]
     curve[beyond] = measured[-1] * done.errors[beyond] / max(local[-1], 1e-300)
@@ -296,61 +294,3 @@ def _cut(coupling: Coupling, layer: Layer, plan: Plan) -> NDArray[np.int64]:
     axis = 1 if layer.transposed else 0
     gone = [cut.indices for cut in plan.cuts if (cut.tensor, cut.axis) == (layer.weight, axis)]
     return np.delete(np.arange(shape[axis]), gone[0] if gone else [])
-
-
-class _Outputs:
-    """Outputs of a model on some batches, and how far those of others lie from them.
-
-    Parameters
-    ----------
-    view
-        The model that components are removed from; how far it lies is `before`.
-    aim
-        The model whose outputs count, if it is another one.
-    batches, device
-        As in `least_squares`.
-    """
-
-    def __init__(
-        self, view: View, aim: onnx.ModelProto | None, batches: Sequence[Feeds], device: str
-    ) -> None:
-        self._view, self._walk = view, Walk(view, batches, device)
-        self._names = [output.name for output in view.proto.graph.output]
-        walk = self._walk if aim is None else Walk(View(aim), batches, device)
-        values = self._of(walk, aim or view.proto)
-        self._finite = np.isfinite(values)  # some mask classes with minus infinity
-        self._dense = values[self._finite]
-        self._spread = float(self._dense.var()) + 1e-300
-        self.before = self.error(view.proto)
-
-    def advance(self, node: int) -> None:
-        """From now on, only models that differ from this node on are asked for."""
-        self._walk.advance(self._view.proto, node)
-
-    def error(self, proto: onnx.ModelProto) -> float:
-        """Mean squared distance of a model's outputs, relative to their variance."""
-        values = self._of(self._walk, proto)[self._finite]
-        error = np.mean((values - self._dense) ** 2) / self._spread
-        return min(float(np.nan_to_num(error, nan=MOST)), MOST)
-
-    def _of(self, walk: Walk, proto: onnx.ModelProto) -> NDArray[np.float64]:
-        """All numbers in all outputs; floating-point ones where there are any."""
-        found = [
-            part for run in walk.run(proto, self._names) for out in run for part in _parts(out)
-        ]
-        for kinds in ("f", "fiub"):
-            numbers = [
-                part.ravel().astype(np.float64) for part in found if part.dtype.kind in kinds
-            ]
-            if numbers:
-                return np.concatenate(numbers)
-        return np.empty(0)
-
-
-def _parts(output: Any) -> list[NDArray[Any]]:
-    """The arrays in an output, which may be a sequence or a map, or a sequence of maps."""
-    if isinstance(output, dict):
-        return [np.array([*output.values()])]
-    return (
-        [part for each in output for part in _parts(each)] if isinstance(output, list) else [output]
-    )

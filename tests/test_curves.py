@@ -17,7 +17,6 @@ from discedit_onnx.editing.refit import curves
 from discedit_onnx.editing.refit.batches import gather_batches
 from discedit_onnx.editing.refit.curves import least_squares
 from discedit_onnx.editing.refit.layers import find_layers
-from discedit_onnx.editing.refit.mending import APART
 from discedit_onnx.editing.refit.outputs import Outputs
 from discedit_onnx.editing.verify import random_feeds
 from discedit_onnx.graph.cost import MacCount, ParameterCount
@@ -168,36 +167,18 @@ def test_what_another_model_lost_already_is_not_counted_again():
 
 
 @pytest.mark.parametrize("name", ["residual_identity", "residual_projection"])
-def test_what_lies_between_two_layers_counts_by_what_these_leave_of_it(name):
+def test_only_what_lies_between_two_layers_counts_as_before_where_these_mend_it(name):
     """Others count more: a spine, and what two layers read, or the head alone."""
     proto = TOPOLOGIES[name].build()
     coupling, alone = saliency(proto)
-    _, paired = saliency(proto, paired=True)
+    _, apart = saliency(proto, apart=True)
     inner = [between_two_layers(coupling, group) for group in coupling.groups]
     assert any(inner)
     assert not all(inner)
     for group, mended in zip(coupling.groups, inner, strict=True):
+        times = 1.0 if mended else curves.APART
         own = group.components[np.isfinite(alone[group.components])]
-        times = paired[own] / alone[own]
-        np.testing.assert_allclose(times, times[0], rtol=1e-6)
-        if mended:
-            assert 0 < times[0] <= 1
-        else:
-            np.testing.assert_allclose(times, APART, rtol=1e-6)
-
-
-def test_what_two_layers_mend_wholly_counts_nothing():
-    """The first layer can carry on what the one channel that is left has to tell."""
-    net = Net()
-    weight = net.weight(8, 3, 3, 3)
-    hidden = net.op("Conv", net.input(), weight, pads=[1] * 4)  # a line, with no activation
-    proto = net.head(net.relu(net.conv(hidden, 8, 2)), 2)
-    coupling, alone = saliency(proto)
-    _, paired = saliency(proto, paired=True)
-    (block,) = (b for b in coupling.blocks if (b.tensor, b.axis) == (weight, 0))
-    filters = coupling.of(np.arange(block.start, block.stop))
-    own = filters[np.isfinite(alone[filters])]
-    assert (paired[own] < 0.9 * alone[own]).all()
+        np.testing.assert_allclose(apart[own], times * alone[own], rtol=1e-6)
 
 
 def between_two_layers(coupling, group):

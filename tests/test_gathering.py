@@ -113,6 +113,22 @@ def test_shards_merge_to_the_single_run(model, data, of):
     assert joined.facts == whole.facts
 
 
+def test_a_shard_counts_once(model, data):
+    """Merged by hand, one is easily given twice; of other data, it is another one."""
+    first, second, third = (gathered(model, data, shard=Shard(i, 3)) for i in (1, 2, 3))
+    two = first.merge(third)
+    assert [part.partition(" of ")[0] for part in two.facts["shards"].split("; ")] == ["1/3", "3/3"]
+    for again in (two.merge, first.merge):
+        with pytest.raises(DataError, match=r"shard 1/3 of [0-9a-f]{8} is in both"):
+            again(first)
+    assert "shards" not in two.merge(second).facts
+    wanted = Wanted(edges=first.histograms.edges)
+    other = gathered(model, data.take(np.arange(20)), shard=Shard(1, 3), wanted=wanted)
+    both = first.merge(other)
+    assert both.count.sum() == first.count.sum() + other.count.sum()
+    assert len(both.facts["shards"].split("; ")) == 2
+
+
 @pytest.mark.parametrize(("total", "size", "of"), [(41, 4, 3), (3, 4, 5), (64, 8, 8), (1, 1, 1)])
 def test_shards_cover_every_sample_once_in_whole_batches(total, size, of):
     parts = [Shard(i, of).places(total, size) for i in range(1, of + 1)]

@@ -18,7 +18,7 @@ from .checkpoint import Interrupted, signals_deferred
 from .histograms import Histograms, pilot_of, quantile_edges
 from .keeping import what_to_keep
 from .lanes import lanes_for, side_by_side
-from .moments import Moments
+from .moments import SHARDS, Moments
 from .second import SecondMoments
 from .session import import_onnxruntime
 from .tapped import open_tapped
@@ -149,6 +149,14 @@ class Run:
         for array in (start.class_index, self.data.index, self.data.labels, wanted.edges):
             digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    @property
+    def whole(self) -> str:
+        """Eight digits that tell these data, in these batches, from others."""
+        digest = hashlib.sha256(json.dumps([self.size, dict(self.data.facts)]).encode())
+        for array in (self.data.index, self.data.labels):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:8]
 
     @property
     def pilot(self) -> Dataset:
@@ -381,8 +389,10 @@ def open_run(
 
 def facts_of(run: Run, model: TappedModel) -> dict[str, str]:
     """What is said of how moments were gathered."""
+    shard = {SHARDS: f"{run.shard} of {run.whole}"} if run.shard.of > 1 else {}
     return {
         **run.data.facts,
+        **shard,
         "device": model.session.device,
         "kept": run.kept.said,
         "onnxruntime": str(import_onnxruntime().__version__),

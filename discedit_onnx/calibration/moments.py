@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .histograms import Histograms
     from .second import SecondMoments
 
+SHARDS = "shards"
+"""The fact that names the parts of data that moments are of, where others are missing."""
 POOLED = -1
 """Class index of the entry that holds all images of the classes that are not kept one by one."""
 
@@ -204,12 +206,14 @@ class Moments(Tabular):
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of images together.
 
-        Facts that differ are joined, in alphabetical order, by "; ".
+        Facts that differ are joined, in alphabetical order, by "; ". Of shards, those are named
+        that others are still missing beside.
 
         Raises
         ------
         DataError
-            If the two are not moments of the same taps, features and classes of one model.
+            If the two are not moments of the same taps, features and classes of one model, or have
+            a shard of the same data in common.
         """
         for name in ("source", "taps", "features", "class_names"):
             if getattr(self, name) != getattr(other, name):
@@ -244,8 +248,24 @@ class Moments(Tabular):
 
 def _join_facts(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str]:
     """Facts of both; where they differ, each statement once, in alphabetical order."""
+    shards = _join_shards(*(part.get(SHARDS, "").split("; ") for part in (a, b)))
     facts = {**a, **b}
     for key in a.keys() & b.keys():
         if a[key] != b[key]:
             facts[key] = "; ".join(sorted({*a[key].split("; "), *b[key].split("; ")}))
-    return dict(sorted(facts.items()))
+    facts |= {SHARDS: "; ".join(shards)}
+    return dict(sorted((key, said) for key, said in facts.items() if said or key != SHARDS))
+
+
+def _join_shards(a: Sequence[str], b: Sequence[str]) -> list[str]:
+    """Shards as `1/8 of 3f9a12cd`, without those of data that are complete."""
+    twice = sorted({*a} & {*b} - {""})
+    if twice:
+        raise DataError(
+            f"shard {', '.join(twice)} is in both: its samples would count twice; give it once"
+        )
+    wholes: dict[tuple[str, str], list[str]] = {}
+    for shard in sorted({*a, *b} - {""}):
+        part, _, data = shard.partition(" of ")
+        wholes.setdefault((part.partition("/")[2], data), []).append(shard)
+    return [shard for (of, _), parts in wholes.items() if len(parts) < int(of) for shard in parts]

@@ -109,7 +109,7 @@ class Pruner:
         if part.name == LEAST_SQUARES and self.batches is not None:
             return least_squares(
                 its, _counted(self.kind, its), self.batches.choose, self.batches.judge,
-                aim=self.model.proto, paired=self.refit == "patch",
+                aim=self.model.proto, apart=self.refit == "patch",
                 device=self.device, seed=self.seed, progress=self.progress,
             )  # fmt: skip
         if part.name in ("l1", "l2"):

@@ -14,8 +14,8 @@ from ..plan import Bias, Update, plan_removal
 from .batches import images_in
 from .elimination import Elimination, System, eliminate
 from .layers import find_layers
-from .mending import MENDED_AT, Mending
 from .outputs import Outputs
+from .pairs import find_pairs
 from .sampling import sample
 from .stages import Walk
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 POINTS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """Shares of a group at which the error is measured; in between, the local error interpolates."""
+APART = 3.0
+"""How much more an error counts where no two layers in a row are refitted to mend it together."""
 TIES = 1e-9
 """What sets apart components that count alike: first of a group goes what is missed least."""
 
@@ -63,7 +65,7 @@ def least_squares(
     judge: Sequence[Feeds],
     *,
     aim: onnx.ModelProto | None = None,
-    paired: bool = False,
+    apart: bool = False,
     device: str = "auto",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -78,7 +80,8 @@ def least_squares(
     if the errors of groups add up.
 
     The curves know of refitted readers only. Where both layers around a group are refitted together
-    afterwards (`pairs`), less of its error stays; how much, is measured with `paired` (`mending`).
+    afterwards (`pairs`), less of its error stays than where they are not, as on a residual spine:
+    with `apart`, the latter counts `APART` times (measured, see docs/pruning.md).
 
     Parameters
     ----------
@@ -92,9 +95,8 @@ def least_squares(
         Other batches, to measure the error on.
     aim
         The model whose outputs count; the dense model itself unless another is given.
-    paired
-        Whether a group counts by what is left of its error when both layers around it are
-        refitted: where `refit` follows with "patch".
+    apart
+        Whether what no two layers mend together counts more: where `refit` follows with "patch".
     device, seed, progress
         As in `refit`.
 
@@ -109,7 +111,7 @@ def least_squares(
     moments = _gather(coupling, list(read.values()), fit, device, seed)
     consumers = [[c for c in found if c.layer.node in moments] for found in consumers]
     outputs = Outputs(view, aim, judge, device)
-    mending = Mending(coupling, layers, fit, outputs, device, seed) if paired else None
+    pairs = find_pairs(view, layers) if apart else {}
     size = magnitude(coupling, 2)
     saliency = np.zeros(coupling.size)
     begins = [_begin(coupling, group) for group in coupling.groups]
@@ -122,11 +124,8 @@ def least_squares(
         saved = cost.total - cost.left(_first(coupling, group, done, 1))
         rise = scipy.optimize.isotonic_regression(np.diff(curve)).x
         order = group.components[done.order]
-        if mending is not None:
-            reader = found[0].layer.node if len(found) == 1 else ""
-            some = min(round(MENDED_AT * len(group.components)), len(rise))
-            removed = _first(coupling, group, done, some)
-            rise *= mending.left(removed, reader, curve[some] - curve[0], begins[place])
+        if apart and not (len(found) == 1 and found[0].layer.node in pairs):
+            rise *= APART
         rise += TIES * rise.max(initial=1e-300) * np.arange(len(rise))
         saliency[order] = rise / max(saved, 1e-300)
         last = np.setdiff1d(group.components, order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from ...graph.view import View, weight_tensors
+from ..plan import Bias, Update
 from ..surgery import apply, store
 from .batches import images_in
 from .biases import zero_biases
@@ -20,7 +21,6 @@ from .joint import Joint, Side
 from .layers import find_layers
 from .pairs import find_pairs
 from .regions import look
-from .result import Refit, Repair, collect
 from .sampling import sample
 from .stages import Walk
 
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from .joint import Regions
     from .layers import Layer
     from .pairs import Pair
-    from .result import Placed
 
     Feeds = Mapping[str, NDArray[Any]]
+    Placed = tuple[Layer, Layer, Goal]
+    """A layer, the same in the pruned network, and its goal."""
 
 Kind = Literal["bias", "channel", "patch"]
 """What is refitted: biases; inputs, channel by channel; whole patches of them."""
@@ -50,6 +51,41 @@ SMALL = 3e-4
 
 TURNS, GAIN = 3, 0.01
 """Most times that two layers in a row are refitted in turn, and what a turn has to win for more."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What became of one layer.
+
+    Attributes
+    ----------
+    layer
+        Name of its weight.
+    before, after
+        Squared error behind the activation on held-out images, relative to the variance of what
+        the dense network gives there. Equal where no fit was better than none.
+    """
+
+    layer: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """New values for the layers of a pruned model.
+
+    Attributes
+    ----------
+    updates, biases
+        For a plan, next to its cuts.
+    repairs
+        The layers that the pruning touched, in the order of the graph.
+    """
+
+    updates: tuple[Update, ...]
+    biases: tuple[Bias, ...]
+    repairs: tuple[Repair, ...]
 
 
 def refit(
@@ -93,8 +129,7 @@ def refit(
     progress
         Called with the layers done and all.
     """
-    above, below = (Walk(coupling.view, batches, device) for _ in range(2))
-    work = _Work(coupling, removed, plan, above, below, images_in(batches), kind, seed)
+    work = _Work(coupling, removed, plan, batches, kind, device, seed)
     pairs = find_pairs(coupling.view, work.layers) if kind == "patch" else {}
     work.hold(pair.first for pair in pairs.values())
     for number, layer in enumerate(work.layers):
@@ -108,46 +143,13 @@ def refit(
     return work.collected()
 
 
-def refit_pair(
-    coupling: Coupling,
-    removed: NDArray[np.bool_],
-    plan: Plan,
-    pair: Pair,
-    walk: Walk,
-    images: int,
-    seed: int = 0,
-) -> Refit:
-    """Refit two layers in a row, where nothing before them is pruned, once: `refit` in small.
-
-    Parameters
-    ----------
-    coupling, removed, plan, seed
-        As in `refit`.
-    pair
-        The layers.
-    walk
-        The dense network, not farther than in front of them.
-    images
-        How many walk there.
-    """
-    work = _Work(coupling, removed, plan, walk, walk, images, "patch", seed)
-    error = work.refit(pair.second)
-    if error > SMALL:
-        work.refit_both(pair, error, turns=1)
-    return work.collected()
-
-
 class _Work:
     """The pruned network as far as it is refitted, beside the dense one.
 
     Parameters
     ----------
-    coupling, removed, plan, kind, seed
+    coupling, removed, plan, batches, kind, device, seed
         As in `refit`.
-    above, below
-        The dense network and the pruned one, not farther than in front of what is refitted.
-    images
-        How many walk there.
     """
 
     def __init__(
@@ -155,10 +157,9 @@ class _Work:
         coupling: Coupling,
         removed: NDArray[np.bool_],
         plan: Plan,
-        above: Walk,
-        below: Walk,
-        images: int,
+        batches: Sequence[Feeds],
         kind: Kind,
+        device: str,
         seed: int,
     ) -> None:
         self._coupling, self._removed, self._view = coupling, removed, coupling.view
@@ -166,8 +167,8 @@ class _Work:
         biases = zero_biases(coupling, removed, self.layers)
         self._current = apply(self._view.proto, replace(plan, biases=biases))
         self._left = {layer.output: layer for layer in find_layers(View(self._current))}
-        self._above, self._below = above, below
-        self._images, self._seed, self._kind = images, seed, kind
+        self._above, self._below = (Walk(self._view, batches, device) for _ in range(2))
+        self._images, self._seed, self._kind = images_in(batches), seed, kind
         self._goals = {layer.node: find_goal(self._view, layer) for layer in self.layers}
         self._held: set[int] = set()
         self._repairs: dict[str, Repair] = {}
@@ -198,14 +199,14 @@ class _Work:
         self._repairs[layer.node] = Repair(layer.weight, begun, after / spread)
         return after / spread
 
-    def refit_both(self, pair: Pair, error: float, turns: int = TURNS) -> None:
+    def refit_both(self, pair: Pair, error: float) -> None:
         """Refit the layer before one as that one needs it, and it again, while that helps."""
         both = [
             (layer, self._left[layer.output], self._goals[layer.node])
             for layer in (pair.first, pair.second)
         ]
         seen, unseen, joint = self._joint(pair, *both)
-        for _ in range(turns):
+        for _ in range(TURNS):
             kept = [_values(self._current, left) for _, left, _ in both]
             repair = self._repairs[pair.second.node]
             found = joint.improve(seen, unseen, *kept)
@@ -242,7 +243,7 @@ class _Work:
         """The new values, for layers as they were and as they are in the refitted model."""
         found = tuple(self._fitted.values())
         repairs = tuple(self._repairs.values())
-        return collect(self._current, self._coupling, self._removed, found, repairs)
+        return _collected(self._current, self._coupling, self._removed, found, repairs)
 
     def _put(self, layer: Layer, left: Layer, goal: Goal, fit: Fit) -> None:
         """Give a layer other values."""
@@ -330,6 +331,34 @@ def _values(model: onnx.ModelProto, layer: Layer) -> Fit:
     weight, bias = (numpy_helper.to_array(tensors[name]) for name in (layer.weight, layer.bias))
     matrix = layer.matrix(weight.astype(np.float64)).astype(np.float64)
     return Fit(matrix, bias.astype(np.float64).reshape(layer.groups, -1))
+
+
+def _collected(
+    model: onnx.ModelProto,
+    coupling: Coupling,
+    removed: NDArray[np.bool_],
+    fitted: Iterable[Placed],
+    repairs: tuple[Repair, ...],
+) -> Refit:
+    """The new values, for layers as they were and as they are in the refitted model."""
+    tensors = weight_tensors(model)
+    updates, biases = [], []
+    for layer, left, goal in fitted:
+        assert left.bias is not None
+        weight, bias = (
+            numpy_helper.to_array(tensors[name]).copy() for name in (left.weight, left.bias)
+        )
+        updates.append(Update(layer.weight, weight))
+        if layer.bias is not None:
+            updates.append(Update(layer.bias, bias))
+        elif goal.beta:
+            keep = coupling.left(layer.output, layer.channel_axis, removed)
+            scale = goal.scale if keep is None else goal.scale[keep]
+            beta = numpy_helper.to_array(tensors[goal.beta])
+            updates.append(Update(goal.beta, (beta + scale * bias).astype(beta.dtype)))
+        else:
+            biases.append(Bias(layer.node, bias))
+    return Refit(tuple(updates), tuple(biases), repairs)
 
 
 def _whole_but_channels(

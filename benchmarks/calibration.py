@@ -136,13 +136,11 @@ class Calibration:
         from discedit_onnx.calibration.classifier import classifier_of
         from discedit_onnx.calibration.data import Dataset
         from discedit_onnx.calibration.gathering import Wanted, open_run, plan_run
-        from discedit_onnx.calibration.histograms import quantile_edges
         from discedit_onnx.model import load
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            onnx.save(case.make(), path)
-            model = load(path)
+        path = Path(tempfile.mkdtemp()) / "model.onnx"
+        onnx.save(case.make(), path)
+        model = load(path)
         source = Repeated(case.feeds(), 1 + case.batches + SPARE)
         index, names = np.arange(len(source)), tuple(map(str, range(CLASSES)))
         data = Dataset(source, classifier_of(model), names, index % CLASSES, index, {})
@@ -150,8 +148,6 @@ class Calibration:
         self._size = case.shape[0]
         self._run = plan_run(model, data, taps, wanted, batch_size=self._size)
         self._tapped = open_run(model, self._run, device=device)
-        pilot = np.random.default_rng(SEED).normal(size=(64, sum(tap.length for tap in taps)))
-        self._edges = quantile_edges(pilot)
         self.fetched = self._fetched(source.feeds)
 
     def seconds(self) -> float:
@@ -160,7 +156,7 @@ class Calibration:
 
         ticks: dict[int, float] = {}
         gather(
-            self._run, self._tapped, edges=self._edges,
+            self._run, self._tapped,
             progress=lambda done, _: ticks.update({done: time.perf_counter()}),
         )  # fmt: skip
         first, last = self._size, max(ticks) - SPARE * self._size

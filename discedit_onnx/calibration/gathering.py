@@ -255,7 +255,9 @@ def gather(
     DataError, ModelError
         If a sample can't be read, or the model fails.
     """
-    part = run.data.take(run.shard.places(len(run.data), run.size))
+    part = run.data
+    if run.shard.of > 1:
+        part = part.take(run.shard.places(len(part), run.size))
     found = checkpoint.load(run.fingerprint) if checkpoint is not None else None
     if found is None:
         found = run.begin(run.edges(model) if edges is None else edges), 0

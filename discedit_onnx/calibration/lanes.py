@@ -81,7 +81,7 @@ def side_by_side(
 
 
 def _part(data: Dataset, model: TappedModel, most: int) -> int:
-    """Samples in a part: where second moments are wanted, as few as are run at a time.
+    """Samples in a part: where second moments are wanted, as few as are run at a time by one lane.
 
     Scalars of many pieces can be joined, and matrices can not; of values, a few parts are in
     memory together.
@@ -90,5 +90,6 @@ def _part(data: Dataset, model: TappedModel, most: int) -> int:
     if whole or not (model.second or model.positions):
         return most
     (sample,) = data.take(np.zeros(1, np.int64)).batches(1)
-    least = max(LEAST, PIECE // sum(values.nbytes for values in sample.feeds.values()))
+    each = sum(values.nbytes for values in sample.feeds.values())
+    least = max(LEAST, PIECE // max(each, 1))
     return next(n for n in range(min(least, most), most + 1) if most % n == 0)

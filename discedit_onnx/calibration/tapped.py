@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from .taps import Tap
 
 LEAST = 4
-"""Samples that are run at a time, at least."""
+"""Samples that are run at a time on the CPU, at least, by all lanes together."""
 
-PIECE = 3 << 17
-"""Bytes of inputs run at a time on the CPU, at least: more take memory, and no less time."""
+PIECE, BESIDE = 3 << 17, 1 << 16
+"""Bytes of inputs run at a time on the CPU, at least, by a lane alone and by each of several: more
+take memory, and no less time."""
 
 WIDE = 256
 """Channels beyond which the graph hands out values on the CPU, and no matrix: half of it can be
@@ -145,7 +146,7 @@ class TappedModel:
         binding, pieces = self.bindings[lane], [feeds]
         whole = self.second or self.positions or self.batch is not None
         if not whole and self.session.device == "cpu":
-            pieces = [*_pieces(feeds, max(1, cores() // len(self.bindings)))]
+            pieces = [*_pieces(feeds, len(self.bindings))]
         found = []
         for piece in pieces:
             found.append(binding.run(piece))
@@ -154,12 +155,13 @@ class TappedModel:
 
 
 def _pieces(
-    feeds: Mapping[str, npt.NDArray[Any]], threads: int
+    feeds: Mapping[str, npt.NDArray[Any]], lanes: int
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Equal parts of a batch, none too small for so many threads."""
+    """Equal parts of a batch, none too small for the threads of one of so many lanes."""
     count = len(next(iter(feeds.values())))
     size = sum(values.nbytes for values in feeds.values())
-    parts = max(1, min(count // max(LEAST, threads), size // PIECE))
+    least = max(1, LEAST // lanes, cores() // lanes)
+    parts = max(1, min(count // least, size // (PIECE if lanes == 1 else BESIDE)))
     for part in range(parts):
         rows = slice(count * part // parts, count * (part + 1) // parts)
         yield {name: values[rows] for name, values in feeds.items()}

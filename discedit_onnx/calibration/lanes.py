@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from .tapped import LEAST, PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy.typing as npt
 
     from .data import Batch, Dataset
     from .tapped import Observed, TappedModel
@@ -66,15 +68,20 @@ def side_by_side(
         yield from ((part, model.observe(part.feeds)) for part in parts)
         return
     pools = [ThreadPoolExecutor(1, f"discedit-lane-{lane}") for lane in range(lanes)]
-    waiting: deque[tuple[Batch, Future[Observed]]] = deque()
+    waiting: deque[tuple[Batch, Future[list[list[npt.NDArray[Any]]]]]] = deque()
+
+    def first() -> tuple[Batch, Observed]:
+        part, found = waiting.popleft()
+        return part, model.read(part.feeds, found.result())
+
     try:
         for number, part in enumerate(parts):
             lane = number % lanes
-            waiting.append((part, pools[lane].submit(model.observe, part.feeds, lane)))
+            waiting.append((part, pools[lane].submit(model.run, part.feeds, lane)))
             if len(waiting) > lanes:
-                yield waiting[0][0], waiting.popleft()[1].result()
+                yield first()
         while waiting:
-            yield waiting[0][0], waiting.popleft()[1].result()
+            yield first()
     finally:
         for pool in pools:
             pool.shutdown(cancel_futures=True)

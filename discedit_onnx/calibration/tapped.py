@@ -16,7 +16,7 @@ from .taps import GATHERED, augment, features_from, statistics_of
 from .weightless import Weightless, weightless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import onnx
@@ -97,25 +97,51 @@ class TappedModel:
         for binding in self.bindings:
             binding.close()
 
-    def observe(self, feeds: Mapping[str, npt.NDArray[Any]], lane: int = 0) -> Observed:
+    def observe(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Observed:
+        """What a batch gives; raises as `run`."""
+        return self.read(feeds, self.run(feeds))
+
+    def run(
+        self, feeds: Mapping[str, npt.NDArray[Any]], lane: int = 0
+    ) -> list[list[npt.NDArray[Any]]]:
         """Run a batch. Only scalars leave the device, and the scores where they are needed.
 
         On the CPU it is run piece by piece, where nothing but scalars is wanted: a run then takes
         the memory of a piece, and what it works on stays in the processor's cache. Threads may run
-        batches at the same time, each on a lane of its own.
+        batches at the same time, each on a lane of its own; they allocate no more than the outputs
+        of a piece, for what other threads free there is not used again soon.
+
+        Returns
+        -------
+        list of list of arrays
+            Of each piece all outputs; for `read`.
 
         Raises
         ------
         ModelError
             If the model fails, or an output does not have one row an image.
         """
-        count = len(next(iter(feeds.values())))
+        count, binding = len(next(iter(feeds.values()))), self.bindings[lane]
         filled = fill_up(feeds, self.batch)
         size = len(next(iter(filled.values())))
         if self.second and self.batch is not None:
             filled[ROWS] = (np.arange(size) < count).astype(np.float32)
-        table, *found = self._run(filled, lane)
-        rows = table[:count]
+        whole = self.second or self.positions or self.batch is not None
+        pieces: Iterable[Mapping[str, npt.NDArray[Any]]] = [filled]
+        if not whole and self.session.device == "cpu":
+            pieces = _pieces(filled, len(self.bindings))
+        found = []
+        for piece in pieces:
+            found.append(binding.run(piece))
+            check_rows(binding.outputs, found[-1][:1], len(next(iter(piece.values()))))
+        return found
+
+    def read(
+        self, feeds: Mapping[str, npt.NDArray[Any]], pieces: Sequence[Sequence[npt.NDArray[Any]]]
+    ) -> Observed:
+        """What was seen of a batch, by the outputs of its pieces."""
+        count, found = len(next(iter(feeds.values()))), pieces[0][1:]
+        rows = np.concatenate([table for table, *_ in pieces])[:count]
         names = statistics_of(self.features) if self.channels else ()
         ends = [self.channels * (i + 1) for i in range(len(names))]
         *parts, scores = np.split(rows, ends, axis=1)
@@ -140,18 +166,6 @@ class TappedModel:
             mask = feeds[self.mask] if self.mask and masks_tokens(tap, self.mask) else None
             seen[tap.tensor] = _positions(tap, x[:count], mask)
         return seen
-
-    def _run(self, feeds: Mapping[str, npt.NDArray[Any]], lane: int) -> list[npt.NDArray[Any]]:
-        """All outputs, for a whole batch or for its pieces."""
-        binding, pieces = self.bindings[lane], [feeds]
-        whole = self.second or self.positions or self.batch is not None
-        if not whole and self.session.device == "cpu":
-            pieces = [*_pieces(feeds, len(self.bindings))]
-        found = []
-        for piece in pieces:
-            found.append(binding.run(piece))
-            check_rows(binding.outputs, found[-1][:1], len(next(iter(piece.values()))))
-        return found[0] if len(found) == 1 else [np.concatenate([table for (table,) in found])]
 
 
 def _pieces(

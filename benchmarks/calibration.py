@@ -163,17 +163,13 @@ class Calibration:
         return (ticks[last] - ticks[first]) / (last - first) * self._size
 
     def _fetched(self, feeds: dict[str, np.ndarray]) -> int:
-        from discedit_onnx.calibration.second import Positions
+        """Scalars and scores of a batch: as many for each image."""
         from discedit_onnx.calibration.taps import statistics_of
 
-        seen = self._tapped.observe(feeds)
+        seen = self._tapped.observe({name: values[:1] for name, values in feeds.items()})
         assert seen.scores is not None
         kinds = len(statistics_of(self._tapped.features))
-        found = seen.scores.nbytes + kinds * seen.features[:, :, 0].nbytes
-        for part in seen.second.values():
-            values = isinstance(part, Positions)
-            found += part.values.nbytes if values else 4 * (part.comoment.size + len(part.mean))
-        return found
+        return self._size * (seen.scores.nbytes + kinds * seen.features[:, :, 0].nbytes)
 
 
 class Parts:

@@ -12,9 +12,16 @@ import pytest
 from onnx import helper
 from tiny_models import CLASS_NAMES, TAPS, classifier, saved, write_images
 
-from discedit_onnx.calibration import gathering, lanes
+from discedit_onnx.calibration import gathering, lanes, tapped
 from discedit_onnx.calibration.checkpoint import Checkpoint, Interrupted, signals_deferred
-from discedit_onnx.calibration.gathering import Shard, Wanted, calibrate
+from discedit_onnx.calibration.gathering import (
+    Shard,
+    Wanted,
+    calibrate,
+    gather,
+    open_run,
+    plan_run,
+)
 from discedit_onnx.calibration.histograms import fold_of, pilot_of
 from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.calibration.tapped import TappedModel
@@ -79,6 +86,21 @@ def test_parts_of_batches_that_run_side_by_side_are_added_in_order(model, data, 
     assert done[:2] == [12 // cores, 24 // cores]
     assert done[-1] == len(data)
     assert lanes.lanes_for(data, 7) == 1
+
+
+@pytest.mark.parametrize("wide", [0, 10**6])
+def test_second_moments_are_taken_of_small_parts_on_the_cpu_alone(model, data, wide, monkeypatch):
+    """A device is fed whole batches; what the graph gives of a piece stays in the cache here."""
+    monkeypatch.setattr(tapped, "WIDE", wide)
+    monkeypatch.setattr(lanes, "PIECE", 1)
+    done: list[int] = []
+    run = plan_run(model, data, TAPS, Wanted(second=True), batch_size=32)
+    with open_run(model, run, device="cpu") as opened:
+        for device, first in (("cpu", lanes.LEAST), ("coreml", 32 // len(opened.bindings))):
+            opened.session.device = device
+            done.clear()
+            gather(run, opened, progress=lambda n, _: done.append(n))
+            assert done[0] == first
 
 
 def test_the_edges_are_quantiles_of_the_pilot(model, data):

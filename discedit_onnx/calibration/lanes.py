@@ -88,13 +88,13 @@ def side_by_side(
 
 
 def _part(data: Dataset, model: TappedModel, most: int) -> int:
-    """Samples in a part: where second moments are wanted, as few as are run at a time by one lane.
+    """Samples in a part: where the CPU gives second moments, as few as one lane runs at a time.
 
     Scalars of many pieces can be joined, and matrices can not; of values, a few parts are in
     memory together.
     """
-    whole = model.batch is not None or not data.source.uniform or not len(data)
-    if whole or not (model.second or model.positions):
+    pieces = model.session.device == "cpu" and bool(model.second or model.positions)
+    if not pieces or model.batch is not None or not data.source.uniform or not len(data):
         return most
     (sample,) = data.take(np.zeros(1, np.int64)).batches(1)
     each = sum(values.nbytes for values in sample.feeds.values())

@@ -138,7 +138,8 @@ class Calibration:
         from discedit_onnx.calibration.gathering import Wanted, open_run, plan_run
         from discedit_onnx.model import load
 
-        path = Path(tempfile.mkdtemp()) / "model.onnx"
+        self._folder = tempfile.TemporaryDirectory()  # the model is read again for its hash
+        path = Path(self._folder.name) / "model.onnx"
         onnx.save(case.make(), path)
         model = load(path)
         source = Repeated(case.feeds(), 1 + case.batches + SPARE)

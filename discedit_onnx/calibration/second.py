@@ -2,9 +2,8 @@
 
 A consumer's weights are refitted by them. They know no classes: one matrix for each tensor.
 
-They come from a batch in one of two ways. On a device that is not the processor, the graph
-multiplies, and a matrix crosses the bus. On the processor it hands out the values: half of a
-symmetric matrix need not be computed, and products need not wait for the next run.
+They come from a batch in one of two ways. The graph multiplies, and hands out a matrix; or, for
+wide tensors on the CPU, it hands out the values: half of a symmetric matrix need not be computed.
 """
 
 from __future__ import annotations

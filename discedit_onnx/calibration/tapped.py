@@ -33,7 +33,7 @@ take memory, and hardly less time."""
 
 WIDE = 256
 """Channels beyond which the graph hands out values on the CPU, and no matrix: half of it can be
-saved then (on a ResNet-50, a quarter of what second moments cost)."""
+saved then (on a ResNet-50, a third of what second moments cost)."""
 
 
 @dataclass(frozen=True, eq=False)

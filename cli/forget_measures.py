@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import discedit_onnx as dx
 from discedit_onnx.amounts import number, percent, points
 
-from . import reporting
 from .evidence_page import as_verdicts, brief
 from .inputs import evaluate
 
@@ -50,7 +49,7 @@ def accuracies(
     result = replace(model, proto=edit.proto)
     rest = data
     if edit.way.drop_output:
-        rest = reporting.without(data, result, classes)
+        rest = without(data, result, classes)
     after = evaluate(screen, result, rest, "accuracy after", **settings)
     return {
         "images": before.count.sum(),
@@ -69,6 +68,22 @@ def _accuracy(evaluation: Evaluation, chosen: Sequence[int]) -> dict[str, Any]:
         "retain": evaluation.accuracy_of(rest),
         "per_class": dict(zip(evaluation.class_names, evaluation.per_class, strict=True)),
     }
+
+
+def without(data: Dataset, model: Model, classes: Sequence[int]) -> Dataset:
+    """The samples of all other classes, for a model that has no outputs for some."""
+    import numpy as np
+
+    from discedit_onnx.calibration.classifier import classifier_of
+
+    kept = np.setdiff1d(np.arange(len(data.class_names)), classes)
+    rest = data.take(np.flatnonzero(np.isin(data.labels, kept)))
+    return replace(
+        rest,
+        classifier=classifier_of(model),
+        class_names=tuple(data.class_names[k] for k in kept),
+        labels=np.searchsorted(kept, rest.labels),
+    )
 
 
 def show_accuracy(

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 import discedit_onnx as dx
 
 from . import options, timing
+from .forget_measures import attacked, without
 from .inputs import beside_model, calibrate, evaluate
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from discedit_onnx.editing import search as pruning
     from discedit_onnx.editing.edit import Edit
     from discedit_onnx.editing.forget import Forgetting
-    from discedit_onnx.model import Model
     from discedit_onnx.report.build import Measured
     from discedit_onnx.report.figures import Attack, ForgettingFacts, Search
 
@@ -187,22 +187,6 @@ def _measured(
     return Measured(images, before, after, latency)
 
 
-def without(data: Dataset, model: Model, classes: Sequence[int]) -> Dataset:
-    """The samples of all other classes, for a model that has no outputs for some."""
-    import numpy as np
-
-    from discedit_onnx.calibration.classifier import classifier_of
-
-    kept = np.setdiff1d(np.arange(len(data.class_names)), classes)
-    rest = data.take(np.flatnonzero(np.isin(data.labels, kept)))
-    return replace(
-        rest,
-        classifier=classifier_of(model),
-        class_names=tuple(data.class_names[k] for k in kept),
-        labels=np.searchsorted(kept, rest.labels),
-    )
-
-
 def _labelled(data: Dataset) -> bool:
     """Whether there are labels to measure accuracy by; the model's own say nothing of it."""
     return not data.predicted and bool((data.labels >= 0).all())
@@ -266,8 +250,6 @@ def _attacked(
 ) -> tuple[tuple[Attack, ...], tuple[str, ...]]:
     """What brief evidence finds, and what it can't say."""
     from discedit_onnx.report.attacks import attacks_of
-
-    from .forget_measures import attacked
 
     if data is None:
         return (), ("No attack was run: there were no labelled images.",)

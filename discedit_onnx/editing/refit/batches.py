@@ -22,11 +22,12 @@ Feeds = Mapping[str, NDArray[Any]]
 
 SHOWN, CHOSEN_BY = 2048, 512
 """Samples, or views of fewer, that a refit sees; and samples for the choice: it needs no more."""
-MOST_BYTES = 256 << 20
-"""Of inputs that are kept in memory, with views; large samples are fewer, as their activations are
-held, too."""
+MOST_BYTES, LEAST = 256 << 20, 32
+"""Of inputs that are kept in memory, with views: large samples are fewer, as their activations are
+held, too; and samples that are kept however large they are, where there are as many."""
 BATCH, RUN_BYTES = 128, 10 << 20
-"""Samples that are run at a time; fewer where they are larger, for their activations are, too."""
+"""Samples that are read and run at a time; fewer where they are larger, for their activations are,
+too."""
 JUDGES = 4
 """Of so many samples one is kept out of the choice's fits, to measure errors on."""
 VIEWS = 4
@@ -71,25 +72,24 @@ def gather_batches(data: Dataset, seed: int = 0) -> Batches:
         If there is not one batch of the size that the model takes.
     """
     generator = np.random.default_rng(seed)
-    batch = data.classifier.batch or BATCH
     places = generator.permutation(len(data))[:SHOWN]
     turn = math.lcm(HELD_OUT, data.classifier.batch or 1)
     if len(places) >= turn:
         places = places[: len(places) // turn * turn]
+    batch = data.classifier.batch or _batch_of(data, places)
     feeds: list[Feeds] = []
     size = 0
-    for found in data.take(places).batches(batch if data.source.uniform else 1):
-        larger = size + sum(values.nbytes for values in found.feeds.values())
-        if larger > MOST_BYTES and len(feeds) > 1:
+    for found in data.take(places).batches(batch):
+        larger, count = size + _bytes_of(found.feeds), len(feeds) * batch
+        if larger > MOST_BYTES and count >= LEAST and count % HELD_OUT == 0:
             break
         size = larger
         if data.classifier.batch is None or len(found) == batch:
             feeds.append(found.feeds)
     if not feeds:
         raise DataError(f"{data.source.name}: {len(data)} samples fill no batch of {batch}")
-    if data.classifier.batch is None and data.source.uniform:
-        least = JUDGES if len(feeds) < JUDGES else 1
-        feeds = [part for whole in feeds for part in _split(whole, least)]
+    if data.classifier.batch is None and len(feeds) < JUDGES:
+        feeds = [part for whole in feeds for part in _split(whole, JUDGES)]
     before = np.cumsum([0, *(images_in([part]) for part in feeds)])
     looked_at = [part for part, count in zip(feeds, before, strict=False) if count < CHOSEN_BY]
     judge = looked_at[JUDGES - 1 :: JUDGES] or looked_at
@@ -106,10 +106,22 @@ def images_in(batches: Iterable[Feeds]) -> int:
     return sum(max(len(values) for values in feeds.values() if values.ndim) for feeds in batches)
 
 
-def _split(feeds: Feeds, least: int) -> Iterator[Feeds]:
-    """A batch in several parts, none of them too large."""
-    size, count = sum(values.nbytes for values in feeds.values()), images_in([feeds])
-    parts = max(least, -(-size // RUN_BYTES))
+def _batch_of(data: Dataset, places: NDArray[np.int64]) -> int:
+    """How many samples are run at a time; of different shapes each alone."""
+    if not data.source.uniform:
+        return 1
+    (first,) = data.take(places[:1]).batches(1)
+    count = min(BATCH, max(1, RUN_BYTES // _bytes_of(first.feeds)))
+    return max(count - count % HELD_OUT, min(count, HELD_OUT))
+
+
+def _bytes_of(feeds: Feeds) -> int:
+    return sum(values.nbytes for values in feeds.values())
+
+
+def _split(feeds: Feeds, parts: int) -> Iterator[Feeds]:
+    """A batch in several parts."""
+    count = images_in([feeds])
     for part in np.array_split(np.arange(count), min(count, parts)):
         yield {name: values[part] if values.ndim else values for name, values in feeds.items()}
 

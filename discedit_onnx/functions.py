@@ -50,7 +50,7 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     complete.CopyFrom(proto)
     functions = {function_key(function): function for function in complete.functions}
     bodies = (complete.graph.node, *(function.node for function in complete.functions))
-    for node in (node for body in bodies for node in _all_nodes(body)):
+    for node in (node for body in bodies for node in all_nodes(body)):
         if function := functions.get(function_key(node)):
             _write_defaults(node, function)
     for function in complete.functions:
@@ -64,13 +64,13 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     return inlined if len(inlined.functions) < len(proto.functions) else proto
 
 
-def _all_nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def all_nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """Nodes, and those in their subgraphs."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
             for subgraph in (attribute.g, *attribute.graphs):
-                yield from _all_nodes(subgraph.node)
+                yield from all_nodes(subgraph.node)
 
 
 def _write_defaults(node: onnx.NodeProto, function: onnx.FunctionProto) -> None:
@@ -108,7 +108,7 @@ def _agree_on_versions(model: onnx.ModelProto, functions: Collection[Key]) -> No
     other = {
         node.domain
         for body in bodies
-        for node in _all_nodes(body)
+        for node in all_nodes(body)
         if function_key(node) not in functions
     }
     own = {domain for domain, _, _ in functions} - other - DEFAULT

@@ -23,6 +23,7 @@ from .branches import take_branches
 from .errors import ModelError, UsageError, first_line
 from .files import check_place, real_path
 from .functions import inline_functions
+from .moved import write_moved
 from .tables import Table, Tabular, facts
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ class Model(Tabular):
     Attributes
     ----------
     proto
-        The whole model, external data loaded into it, local functions written out, and lengths
-        of 0 or -1 made open. Never changed in place.
+        The whole model, external data loaded into it, local functions written out, constants
+        that are only moved written as they are read, and lengths of 0 or -1 made open. Never
+        changed in place.
     path
         The file that it was read from.
     external
@@ -164,7 +166,7 @@ def load(path: str | Path) -> Model:
     names = dict.fromkeys(function.name for function in proto.functions)
     flat, branches = take_branches(flat)
     inlined = (*(name for name in names if name not in left), *branches)
-    return Model(flat, path, external, inlined)
+    return Model(write_moved(flat), path, external, inlined)
 
 
 def _require_whole(path: Path, proto: onnx.ModelProto) -> None:

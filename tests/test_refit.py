@@ -246,7 +246,7 @@ def test_depthwise_layers_shrink_and_are_refitted(batch, tmp_path):
 
 
 @pytest.mark.parametrize("name", [n for n in RUNNABLE if n.startswith("quantised")][::2])
-def test_quantised_weights_are_left_alone(name, tmp_path):
+def test_quantised_weights_are_refitted_to_integers(name, tmp_path):
     model = loaded(TOPOLOGIES[name].build(), tmp_path)
     coupling = analyse(model.proto)
     removed = np.zeros(coupling.size, dtype=bool)

@@ -18,7 +18,7 @@ from ..calibration.session import open_session
 from ..editing.forgetting.inputs import with_outputs
 from ..editing.forgetting.maps import bias_of, matrix_of
 from ..editing.plan import Bias, Plan, Update
-from ..editing.refit.layers import find_layers
+from ..editing.refit.layers import exact_layers
 from ..editing.refit.stages import Walk
 from ..editing.surgery import apply
 
@@ -90,7 +90,7 @@ def recall(
         Where, and images at a time.
     """
     feeds, images = _feeds(edited, retained, size)
-    places = {layer.node: layer for layer in find_layers(edited.view) if layer != edited.head}
+    places = {layer.node: layer for layer in exact_layers(edited.view) if layer != edited.head}
     steps = [node for node in edited.view.nodes if _normalises(edited, node)]
     normalised = {node.inputs[0] for node in steps}
     folded = [layer for layer in places.values() if layer.output not in normalised]

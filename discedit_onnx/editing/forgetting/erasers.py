@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..refit.layers import find_layers
+from ..refit.layers import exact_layers
 from .inputs import gather_rows
 from .maps import at_input
 from .spans import later_layers
@@ -45,7 +45,9 @@ def svd_eraser(
     callable
         From a strength to edits; the head is among them.
     """
-    layers = [each for each in find_layers(view) if each.groups == 1 and each.op != "ConvTranspose"]
+    layers = [
+        each for each in exact_layers(view) if each.groups == 1 and each.op != "ConvTranspose"
+    ]
     gathered = gather_rows(view, layers, data, forgotten, device)
 
     def edits(strength: float) -> list[LayerEdit]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...calibration.placement import tap_components
-from ..refit.layers import find_layers
+from ..refit.layers import exact_layers
 from .maps import LayerEdit, matrix_of
 from .reads import read_of
 from .spans import class_means
@@ -59,7 +59,7 @@ def filled(
     """
     view = coupling.view
     known = {edit.layer: edit for edit in edits}
-    for layer in find_layers(view):
+    for layer in exact_layers(view):
         read = read_of(view, moments, layer)
         if read is None or layer.groups != 1:
             continue

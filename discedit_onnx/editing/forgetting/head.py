@@ -8,7 +8,7 @@ import numpy as np
 
 from ...calibration.classifier import FLOATS
 from ...errors import DataError, ModelError
-from ..refit.layers import find_layers
+from ..refit.layers import exact_layers
 from .maps import LayerEdit, bias_of, matrix_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def find_head(view: View, output: str, classes: int) -> Layer:
     ModelError
         If no linear layer with constant weights of its own makes them.
     """
-    made = {layer.output: layer for layer in find_layers(view)}
+    made = {layer.output: layer for layer in exact_layers(view)}
     name = output
     while name not in made:
         node = view.producer.get(name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..refit.goals import find_goal
-from ..refit.layers import find_layers
+from ..refit.layers import exact_layers
 from .maps import LayerEdit, at_input, bias_of, matrix_of, product
 from .reads import read_of
 
@@ -123,7 +123,7 @@ def later_layers(view: View, head: Layer) -> list[tuple[Layer, float]]:
     DataError
         If there are none.
     """
-    layers = list(find_layers(view))
+    layers = list(exact_layers(view))
     end = layers.index(head)
     first = end - round(LATER * end)
     later = [

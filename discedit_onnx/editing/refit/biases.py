@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import helper
 
 from ..plan import Bias
 from .goals import find_goal
@@ -38,7 +37,7 @@ def zero_biases(
     biases = []
     for layer in (layer for layer in layers if layer.bias is None):
         tensor = coupling.view.initializers[layer.weight]
-        weight = np.empty(tensor.dims, helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        weight = np.empty(tensor.dims, layer.stored.dtype)
         width = layer.matrix(weight).shape[2] * layer.groups
         keep = coupling.left(layer.output, layer.channel_axis, removed)
         width = width if keep is None else int(keep.sum())

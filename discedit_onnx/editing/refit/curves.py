@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy  # its parts are loaded when they are used
-from onnx import numpy_helper
 
 from ...scoring.weights import magnitude
 from ..plan import Bias, Update, plan_removal
@@ -120,7 +119,7 @@ def least_squares(
         outputs.advance(begins[place])
         counts = sorted({round(p * len(group.components)) for p in POINTS})
         done = _eliminated(coupling, group, found, moments, counts, size)
-        curve = _measured(coupling, group, found, moments, done, outputs)
+        curve = _measured(coupling, group, found, moments, done, counts, outputs)
         saved = cost.total - cost.left(_first(coupling, group, done, 1))
         rise = scipy.optimize.isotonic_regression(np.diff(curve)).x
         order = group.components[done.order]
@@ -221,7 +220,7 @@ def _eliminated(
 
 
 def _matrix(coupling: Coupling, layer: Layer) -> NDArray[np.float64]:
-    weight = numpy_helper.to_array(coupling.view.initializers[layer.weight])
+    weight = layer.weight_in(coupling.view.initializers)
     matrix: NDArray[np.float64] = layer.matrix(weight.astype(np.float64))[0]
     return matrix
 
@@ -238,12 +237,13 @@ def _measured(
     consumers: Sequence[_Consumer],
     moments: Mapping[str, _Moments],
     done: Elimination,
+    counts: Sequence[int],
     outputs: Outputs,
 ) -> NDArray[np.float64]:
     """Error of the outputs after each number of removals, (removals + 1,)."""
-    counts = sorted(done.weights) or [len(done.order)] * bool(len(done.order))
     local, measured = [0.0], [outputs.before]
-    for count in counts:
+    possible = {n for n in (*counts, len(done.order)) if 0 < n <= len(done.order)}
+    for count in sorted(done.weights or possible):
         plan = plan_removal(coupling, _first(coupling, group, done, count), "")
         new = zip(consumers, done.weights.get(count, ()), strict=False)
         updates: list[Update] = []
@@ -272,19 +272,19 @@ def _refitted(
 ) -> None:
     """A consumer's weights without the components that a plan cuts, and its bias."""
     tensors = coupling.view.initializers
-    old = numpy_helper.to_array(tensors[layer.weight])
-    new = layer.weight_of(weights[None], old.shape).astype(old.dtype)
+    old = layer.weight_in(tensors)
+    new = layer.stored.written(layer.weight_of(weights[None], old.shape), tensors)
     shift = mean @ (layer.matrix(old.astype(np.float64))[0] - weights)
     for cut in plan.cuts:
         if cut.tensor == layer.weight:
             new = np.delete(new, cut.indices, cut.axis)
     left = _cut(coupling, layer, plan)
     updates.append(Update(layer.weight, new))
-    if layer.bias is None:
+    bias, stored = layer.bias_in(tensors), layer.stored_bias
+    if bias is None or stored is None:
         biases.append(Bias(layer.node, shift[left].astype(old.dtype)))
     else:
-        bias = numpy_helper.to_array(tensors[layer.bias])
-        updates.append(Update(layer.bias, (bias + shift)[..., left].astype(old.dtype)))
+        updates.append(Update(stored.tensor, stored.written(bias + shift, tensors)[..., left]))
 
 
 def _cut(coupling: Coupling, layer: Layer, plan: Plan) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .layers import owned
+from .stored import owned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

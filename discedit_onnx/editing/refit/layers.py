@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .patches import POINT, Window, unfold
+from .stored import find_stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...graph.view import Node, View
+    from .stored import Stored, Tensors
+
+LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that layers are made of."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Layer:
         Its operator: Conv, ConvTranspose, Gemm or MatMul.
     input
         The computed tensor.
-    weight, bias
+    stored, stored_bias
         The constants; no bias where nothing is added.
     output
         The tensor after the bias.
@@ -43,12 +48,27 @@ class Layer:
     node: str
     op: str
     input: str
-    weight: str
-    bias: str | None
+    stored: Stored
+    stored_bias: Stored | None
     output: str
     groups: int = 1
     window: Window | None = None
     transposed: bool = False
+
+    @property
+    def weight(self) -> str:
+        """The initializer of the weight."""
+        return self.stored.tensor
+
+    @property
+    def bias(self) -> str | None:
+        """The initializer of the bias."""
+        return None if self.stored_bias is None else self.stored_bias.tensor
+
+    @property
+    def exact(self) -> bool:
+        """Whether weight and bias can be given any numbers: they are not cast or quantised."""
+        return self.stored.exact and (self.stored_bias is None or self.stored_bias.exact)
 
     @property
     def channel_axis(self) -> int:
@@ -110,6 +130,14 @@ class Layer:
         places = self.positions(x)
         return np.broadcast_to(np.arange(places), (len(x), places))
 
+    def weight_in(self, tensors: Tensors) -> NDArray[np.floating]:
+        """The weight as the node reads it, shape and all."""
+        return self.stored.read(tensors)
+
+    def bias_in(self, tensors: Tensors) -> NDArray[np.floating] | None:
+        """The bias as it is read, if there is one."""
+        return None if self.stored_bias is None else self.stored_bias.read(tensors)
+
     def matrix(self, weight: NDArray[np.floating]) -> NDArray[np.floating]:
         """The weight as (groups, features, outputs of a group), so that rows @ matrix = output."""
         if self.window is None:
@@ -141,23 +169,30 @@ class Layer:
 def find_layers(view: View) -> tuple[Layer, ...]:
     """The linear layers of a graph whose weights belong to them alone, in topological order.
 
-    Weights that several nodes read, that are computed (quantised ones are), or that lie in
-    subgraphs make no layer: they can't be given other values for one node's sake.
+    Weights that several nodes read, that are computed, or that lie in subgraphs make no layer: they
+    can't be given other values for one node's sake. What is stored by `find_stored` can, or nearly.
     """
     found = (_layer(view, node) for node in view.nodes if not node.domain)
     return tuple(layer for layer in found if layer is not None)
 
 
+def exact_layers(view: View) -> tuple[Layer, ...]:
+    """Those whose numbers are stored as they are read: what is stored is then what was meant."""
+    return tuple(layer for layer in find_layers(view) if layer.exact)
+
+
 def _layer(view: View, node: Node) -> Layer | None:
-    if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or len(node.inputs) < 2:
+    if node.op not in LINEAR or len(node.inputs) < 2 or node.inputs[0] not in view.varying:
         return None
-    x, weight = node.inputs[0], node.inputs[1]
-    if x not in view.varying or not owned(view, weight):
+    x, name = node.inputs[0], node.outputs[0]
+    weight, bias = find_stored(view, node.inputs[1]), None
+    if weight is None:
         return None
-    bias: str | None = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
-    if bias is not None and not owned(view, bias):
-        return None
-    name, shape = node.outputs[0], view.initializers[weight].dims
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias = find_stored(view, node.inputs[2])
+        if bias is None:
+            return None
+    shape = view.initializers[weight.tensor].dims
     if node.op == "Gemm":
         plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
         if any(node.attributes.get(key, value) != value for key, value in plain.items()):
@@ -178,27 +213,20 @@ def _layer(view: View, node: Node) -> Layer | None:
     return Layer(name, node.op, x, weight, bias, name, groups, window, node.op == "ConvTranspose")
 
 
-def owned(view: View, name: str) -> bool:
-    """Whether a name is a constant that one node reads, and once."""
-    known = name in view.initializers and name not in view.outputs
-    captured = any(name in node.captured for node in view.nodes)
-    return known and len(view.consumers[name]) == 1 and not captured
+def _is_row(view: View, bias: Stored, width: int) -> bool:
+    """Whether a constant has a number for each output; one for all may be added, or a matrix."""
+    return list(view.initializers[bias.tensor].dims) in ([width], [1, width])
 
 
-def _is_row(view: View, bias: str, width: int) -> bool:
-    """Whether a constant has a number for each output; a Gemm may add one to all, or a matrix."""
-    return list(view.initializers[bias].dims) in ([width], [1, width])
-
-
-def _added(view: View, node: Node, width: int) -> tuple[str | None, str]:
+def _added(view: View, node: Node, width: int) -> tuple[Stored | None, str]:
     """The constant that is added to a matrix product and nothing else is done with, if any."""
     name = node.outputs[0]
     readers = view.consumers[name]
     if len(readers) == 1 and name not in view.outputs:
         reader, position = readers[0]
         if reader.op == "Add" and not reader.domain:
-            other = reader.inputs[1 - position]
-            if owned(view, other) and list(view.initializers[other].dims) == [width]:
+            other = find_stored(view, reader.inputs[1 - position])
+            if other is not None and _is_row(view, other, width):
                 return other, reader.outputs[0]
     return None, name
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .joint import Regions
     from .layers import Layer
     from .pairs import Pair
+    from .stored import Stored
 
     Feeds = Mapping[str, NDArray[Any]]
     Placed = tuple[Layer, Layer, Goal]
@@ -184,7 +185,7 @@ class _Work:
         if not _whole_but_channels(self._coupling, self._removed, goal.tensor, layer.channel_axis):
             return 0.0
         rows, held_out = self._rows(layer, left, goal)
-        start = _values(self._current, left)
+        start = _values(weight_tensors(self._current), left)
         spread = rows.spread()
         if not rows.error(start) > EQUAL * spread:
             return 0.0
@@ -192,6 +193,8 @@ class _Work:
             fit, before, after = fit_rows(rows, held_out, start)
         else:
             fit, before, after = fit_bias(rows, held_out, start, self._told(layer, left))
+        if not left.exact:  # what is stored is the nearest to it that there is
+            after += rows.error(self._nearest(left, fit)) - rows.error(fit)
         if after < before:
             self._put(layer, left, goal, fit)
         first = self._repairs.get(layer.node)
@@ -207,7 +210,7 @@ class _Work:
         ]
         seen, unseen, joint = self._joint(pair, *both)
         for _ in range(TURNS):
-            kept = [_values(self._current, left) for _, left, _ in both]
+            kept = [_values(weight_tensors(self._current), left) for _, left, _ in both]
             repair = self._repairs[pair.second.node]
             found = joint.improve(seen, unseen, *kept)
             if found is None:
@@ -248,12 +251,17 @@ class _Work:
     def _put(self, layer: Layer, left: Layer, goal: Goal, fit: Fit) -> None:
         """Give a layer other values."""
         tensors = weight_tensors(self._current)
-        assert left.bias is not None
-        old = numpy_helper.to_array(tensors[left.weight])
-        new = left.weight_of(fit.matrix, old.shape).astype(old.dtype)
-        store(tensors[left.weight], new)
-        store(tensors[left.bias], fit.bias.reshape(tensors[left.bias].dims).astype(old.dtype))
+        for stored, values in _written(left, fit, tensors):
+            store(tensors[stored.tensor], stored.written(values, tensors))
         self._fitted[layer.node] = (layer, left, goal)
+
+    def _nearest(self, left: Layer, fit: Fit) -> Fit:
+        """What a layer reads of a fit that is stored."""
+        tensors = dict(weight_tensors(self._current))
+        for stored, values in _written(left, fit, tensors):
+            written = numpy_helper.from_array(stored.written(values, tensors), stored.tensor)
+            tensors[stored.tensor] = written
+        return _values(tensors, left)
 
     def _kept(self, name: str, axis: int) -> NDArray[np.bool_] | None:
         return self._coupling.left(name, axis, self._removed)
@@ -281,11 +289,11 @@ class _Work:
         if keep is None:
             return None
         tensors = weight_tensors(self._view.proto)
-        weight = numpy_helper.to_array(tensors[layer.weight])
-        matrix = layer.matrix(weight).astype(np.float64)
+        matrix = layer.matrix(layer.weight_in(tensors)).astype(np.float64)
         bias = np.zeros((1, matrix.shape[2]))
-        if layer.bias is not None:
-            bias += numpy_helper.to_array(tensors[layer.bias]).reshape(-1)
+        known = layer.bias_in(tensors)
+        if known is not None:
+            bias += known.reshape(-1)
         if outputs is not None:
             matrix, bias = matrix[..., outputs], bias[:, outputs]
         seen = (x for (x,) in self._below.run(self._current, [layer.input]))
@@ -324,13 +332,23 @@ class _Work:
         return seen, unseen, Joint(begin, end, pair.bend, goal.low, goal.high)
 
 
-def _values(model: onnx.ModelProto, layer: Layer) -> Fit:
+def _values(tensors: Mapping[str, onnx.TensorProto], layer: Layer) -> Fit:
     """The weights and the bias that a layer has."""
-    tensors = weight_tensors(model)
-    assert layer.bias is not None
-    weight, bias = (numpy_helper.to_array(tensors[name]) for name in (layer.weight, layer.bias))
+    weight, bias = layer.weight_in(tensors), layer.bias_in(tensors)
+    assert bias is not None
     matrix = layer.matrix(weight.astype(np.float64)).astype(np.float64)
     return Fit(matrix, bias.astype(np.float64).reshape(layer.groups, -1))
+
+
+def _written(
+    layer: Layer, fit: Fit, tensors: Mapping[str, onnx.TensorProto]
+) -> Iterator[tuple[Stored, NDArray[np.floating]]]:
+    """Weight and bias of a fit, each of the shape in which it is stored."""
+    weight, bias = layer.stored, layer.stored_bias
+    assert bias is not None
+    shape = tuple(tensors[weight.tensor].dims)
+    yield weight, layer.weight_of(fit.matrix, shape)
+    yield bias, fit.bias.reshape(tensors[bias.tensor].dims)
 
 
 def _collected(

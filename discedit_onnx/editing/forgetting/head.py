@@ -8,7 +8,8 @@ import numpy as np
 
 from ...calibration.classifier import FLOATS
 from ...errors import DataError, ModelError
-from ..refit.layers import exact_layers
+from ...graph.view import SCALES
+from ..refit.layers import LINEAR, exact_layers, find_layers
 from .maps import LayerEdit, bias_of, matrix_of
 
 if TYPE_CHECKING:
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ...graph.view import View
+    from ...graph.view import Node, View
     from ..refit.layers import Layer
 
 PASSED = frozenset(
     ("Cast", "Dropout", "Flatten", "GlobalAveragePool", "Identity", "LogSoftmax", "ReduceMean",
-     "Reshape", "Sigmoid", "Softmax", "Squeeze")
+     "Reshape", "Sigmoid", "Softmax", "Squeeze", "Tanh")
 )  # fmt: skip
 """Operators between the logits and the output that keep their order."""
+SCALED = ("Add", "Div", "Mul", "Sub")
+"""Those that do with a single number, as a temperature is."""
 
 MARGIN = 1e4
 """How far a suppressed logit lies below the mean of the others; float16 still holds it."""
@@ -54,17 +57,53 @@ def find_head(view: View, output: str, classes: int) -> Layer:
     name = output
     while name not in made:
         node = view.producer.get(name)
-        if node is None or node.domain or node.op not in PASSED:
-            by = f"made by {node.op}" if node is not None else "an input"
+        before = None if node is None else _in_order(view, node)
+        if before is None:
             raise ModelError(
-                f"no head: {output!r} does not come from a linear layer with weights of its own "
-                f"({name!r} is {by}); export the model without what follows its last layer"
+                f"no head: {output!r} does not come from a linear layer with weights of its own: "
+                f"{_said(view, name, node)}"
             )
-        name = node.inputs[0]
+        name = before
     head = made[name]
     if head.groups != 1 or matrix_of(view, head).shape[1] != classes:
         raise ModelError(f"no head: {head.node!r} does not make one logit for each class")
     return head
+
+
+def _in_order(view: View, node: Node) -> str | None:
+    """What a node takes, if it keeps the order of those numbers: one scale or shift does."""
+    if node.domain:
+        return None
+    if node.op in PASSED:
+        return node.inputs[0]
+    taken = [name for name in node.inputs if name in view.varying]
+    if node.op not in SCALED or len(taken) != 1 or len(node.inputs) != 2:
+        return None
+    place = node.inputs.index(taken[0])
+    other = view.constant(node.inputs[1 - place])
+    if other is None or other.size != 1 or (place and node.op in ("Div", "Sub")):
+        return None
+    return taken[0] if node.op in ("Add", "Sub") or other.item() > 0 else None
+
+
+def _said(view: View, name: str, node: Node | None) -> str:
+    """Why the search for the head ends at a tensor, and what to do."""
+    while node is not None and node.op in SCALES:
+        name = node.inputs[0]
+        node = view.producer.get(name)
+    if node is None:
+        return f"{name!r} is an input; export the model with its last layer"
+    if name in {layer.output for layer in find_layers(view)}:
+        return (
+            f"those of {name!r} are quantised, or kept in another type; make the original model "
+            "forget, and quantise the result"
+        )
+    if node.op in LINEAR and not node.domain:
+        return (
+            f"those of {name!r} are shared, or computed in the graph; simplify the model first, "
+            "with onnxsim or onnxslim"
+        )
+    return f"{name!r} is made by {node.op}; export the model without what follows its last layer"
 
 
 def require_alone(view: View, head: Layer, classes: int) -> None:

@@ -1,0 +1,89 @@
+"""The head is found through what keeps the order of the logits, and through nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from topologies.net import CLASSES, Net
+
+import discedit_onnx as dx
+from discedit_onnx.editing.forgetting.head import find_head
+from discedit_onnx.editing.forgetting.way import Way
+from discedit_onnx.errors import ModelError
+from discedit_onnx.graph.view import View
+
+
+def ending(op: str, *constants: float | list[float], first: bool = True) -> Net:
+    """Logits, and one operator behind them."""
+    net = Net()
+    logits = net.gemm(net.input("N", 7), 7, CLASSES)
+    others = [net.constant(np.array(value, np.float32)) for value in constants]
+    return net.model(net.op(op, *([logits, *others] if first else [*others, logits])))
+
+
+IN_ORDER = {
+    "a temperature": ending("Div", 1.7),
+    "a scale": ending("Mul", [4.0], first=False),
+    "a shift": ending("Add", -3.0),
+    "less a number": ending("Sub", 3.0),
+    "tanh": ending("Tanh"),
+}
+OTHERWISE = {
+    "a negative scale": ending("Mul", -1.0),
+    "a scale for each class": ending("Mul", [1.0, 2.0, 3.0, 4.0, 5.0]),
+    "one over them": ending("Div", 1.0, first=False),
+    "a number less them": ending("Sub", 1.0, first=False),
+    "absolute values": ending("Abs"),
+}
+
+
+@pytest.mark.parametrize("name", IN_ORDER)
+def test_what_keeps_the_order_is_passed(name, tmp_path):
+    proto = IN_ORDER[name]
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    model = dx.load(tmp_path / "m.onnx")
+    edit = dx.forget(model, None, [1], Way("output"), device="cpu")
+    x = np.random.default_rng(0).normal(size=(200, 7)).astype(np.float32)
+    before, after = (scores(each, x) for each in (proto, edit.proto))
+    assert (after.argmax(axis=1) != 1).all()
+    retained = [0, 2, 3, 4]
+    np.testing.assert_array_equal(
+        after[:, retained].argmax(axis=1), before[:, retained].argmax(axis=1)
+    )
+
+
+def scores(proto, x):
+    import onnxruntime
+
+    data, provider = proto.SerializeToString(), "CPUExecutionProvider"
+    return onnxruntime.InferenceSession(data, providers=[provider]).run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_does_not_is_the_end(name):
+    proto = OTHERWISE[name]
+    with pytest.raises(ModelError, match="export the model without what follows"):
+        find_head(View(proto), proto.graph.output[0].name, CLASSES)
+
+
+def test_what_is_wrong_with_the_weights_is_said():
+    net = Net(21, ir_version=10)
+    x = net.input("N", 7)
+    codes = net.constant(np.arange(7 * CLASSES, dtype=np.int8).reshape(CLASSES, 7))
+    weight = net.op("DequantizeLinear", codes, net.number(0.1))
+    about = [net.number(0.02), net.constant(np.array(100, np.uint8))]
+    logits = net.op("QuantizeLinear", net.op("Gemm", x, weight, transB=1), *about)
+    quantised = net.model(net.op("DequantizeLinear", logits, *about))
+    net = Net()
+    computed = net.model(net.op("MatMul", net.input("N", 7), net.op("Exp", net.weight(7, CLASSES))))
+    for proto, said in ((quantised, "quantise the result"), (computed, "simplify the model")):
+        with pytest.raises(ModelError, match=said):
+            find_head(View(proto), proto.graph.output[0].name, CLASSES)
+
+
+def test_a_row_of_biases_with_two_axes():
+    """As scikit-learn's exporter writes them."""
+    net = Net()
+    product = net.op("MatMul", net.input("N", 7), net.weight(7, CLASSES))
+    proto = net.model(net.op("Add", product, net.weight(1, CLASSES)))
+    assert find_head(View(proto), proto.graph.output[0].name, CLASSES).bias is not None

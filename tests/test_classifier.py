@@ -55,6 +55,27 @@ def test_several_inputs(tmp_path):
     assert (found.batch, found.num_classes) == (None, 2)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ("float[N,6] features, float[N,3] logits", "logits"),
+        ("float[N,6] features, float[N,3] logits, float[N,3] shares", "logits"),
+        ("float[N,6] features, float[N,3] shares", "shares"),
+        ("float[N,3] shares, float[N,3] logits", "shares"),
+        ("float[N,4] other, float[N,3] logits", "other"),
+    ],
+)
+def test_features_are_no_class_scores(tmp_path, outputs, expected):
+    """What another output is computed from, but with the same classes both are scores."""
+    text = f"""g (float[N,6] x, float[6,3] w, float[6,4] v) => ({outputs}) {{
+        features = Relu(x)
+        logits = MatMul(features, w)
+        shares = Softmax(logits)
+        other = MatMul(features, v)
+    }}"""
+    assert classifier_of(parsed(tmp_path, text)).output == expected
+
+
 def test_an_open_width_is_inferred(tmp_path):
     proto = classifier()
     proto.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"

@@ -16,6 +16,7 @@ from .preprocess import ImageForm
 from .weightless import weightless
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ..model import Model
@@ -121,9 +122,9 @@ def classifier_of(model: Model) -> Classifier:
     """Find the inputs and the class scores of a model.
 
     The inputs are those that no initializer fills. The output is the first that is
-    floating-point with 2 axes, the second of known length 2 or more; or else the first with more
-    axes, of length 1. The batch is the first axis
-    of the first input.
+    floating-point with 2 axes, the second of known length 2 or more, and that no such output of
+    another width is computed from; or else the first with more axes, of length 1. The batch is the
+    first axis of the first input.
 
     Raises
     ------
@@ -176,17 +177,29 @@ def _said(value: onnx.ValueInfoProto) -> str:
 def _first_matrix(graph: onnx.GraphProto) -> tuple[str, int] | None:
     """Name and width of the first floating-point output of two or more columns.
 
-    If there is none, of the first with further axes of length 1, as a pooled map has them.
+    If there is none, of the first with further axes of length 1, as a pooled map has them. What an
+    output of another width is computed from are features, and come last.
     """
     for rank in (2, None):
+        found = {}
         for value in graph.output:
             dims = _dims(value)
             fits = value.type.tensor_type.elem_type in FLOATS and len(dims) == (rank or len(dims))
-            if fits and dims[1:2] and set(dims[2:]) <= {1}:
-                width = dims[1]
-                if width is not None and width >= 2:
-                    return value.name, width
+            if fits and dims[1:2] and set(dims[2:]) <= {1} and (dims[1] or 0) >= 2:
+                found[value.name] = dims[1] or 0
+        if found:
+            return min(found.items(), key=lambda each: _is_read(graph, *each, found))
     return None
+
+
+def _is_read(graph: onnx.GraphProto, name: str, width: int, outputs: Mapping[str, int]) -> bool:
+    """Whether an output of another width is computed from this one."""
+    others = {other for other, its in outputs.items() if its != width}
+    behind = {name}
+    for node in graph.node if others else ():
+        if not behind.isdisjoint(node.input):
+            behind.update(node.output)
+    return not others.isdisjoint(behind)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:

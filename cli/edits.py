@@ -13,9 +13,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from discedit_onnx.editing.criteria import Refitting
     from discedit_onnx.editing.edit import Edit
+    from discedit_onnx.graph.view import View
 
     from .output import Screen
+
+
+NAMED = 3
+"""Layers that a warning names."""
+
+
+def warn_of_fixed(screen: Screen, view: View, refit: Refitting) -> None:
+    """Say which layers a refit can't reach: the result is worse for each of them."""
+    from discedit_onnx.editing.refit.layers import find_layers, fixed_layers
+
+    fixed = fixed_layers(view) if refit != "off" else ()
+    if fixed:
+        every = len(fixed) + len(find_layers(view))
+        named = ", ".join(node.label for node in fixed[:NAMED])
+        screen.warn(
+            f"{len(fixed)} of {every} layers can't be refitted, for their weights are shared or "
+            f"computed in the graph ({named}{', ...' if len(fixed) > NAMED else ''}): simplifying "
+            "the model first, with onnxsim or onnxslim, may help"
+        )
 
 
 def show_groups(screen: Screen, edit: Edit, after: str) -> None:

@@ -148,6 +148,7 @@ def command(
     coupling = analyse(loaded.proto, Reach(inexact, inside_heads))
     wanted = budget or Budget("sparsity", 0.0)
     cost = check_request(loaded, coupling, wanted, limits, refit, device)
+    edits.warn_of_fixed(screen, coupling.view, refit)
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
     samples, gathered, provenance = inputs.opened(), None, None
     validation: Dataset | None = None

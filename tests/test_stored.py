@@ -178,3 +178,17 @@ def test_groups_that_no_layer_reads_are_measured_all_the_way(monkeypatch):
     curve = curves._measured(coupling, group, [], {}, done, [2, 4, 8, 16], Outputs())
     assert seen == [2, 4, 8, 15]
     np.testing.assert_allclose(curve[[0, 2, 4, 8, 15]], [0, 1, 2, 3, 4])
+
+
+def test_layers_that_a_refit_does_not_reach_are_named(run, tmp_path):
+    net = Net()
+    x = net.relu(net.gemm(net.input("N", 7), 7, 16))
+    weight = net.op("Exp", net.weight(16, CLASSES))
+    onnx.save(net.model(net.op("MatMul", x, weight)), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(40, 7)).astype("f"))
+    asked = ("--sparsity", "0.2", "--criterion", "l1", "--data", tmp_path / "x.npz")
+    for refit, warned in (("patch", True), ("off", False)):
+        output = tmp_path / f"{refit}.onnx"
+        result = run("prune", tmp_path / "m.onnx", *asked, "--refit", refit, "-o", output)
+        assert result.exit_code == 0, result.stderr
+        assert ("1 of 2 layers can't be refitted" in result.stderr) == warned

@@ -188,7 +188,7 @@ def _first_matrix(graph: onnx.GraphProto) -> tuple[str, int] | None:
             if fits and dims[1:2] and set(dims[2:]) <= {1} and (dims[1] or 0) >= 2:
                 found[value.name] = dims[1] or 0
         if found:
-            return min(found.items(), key=lambda each: _is_read(graph, *each, found))
+            return min(found.items(), key=lambda each: _is_read(graph, each[0], each[1], found))
     return None
 
 

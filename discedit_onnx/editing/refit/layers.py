@@ -181,6 +181,20 @@ def exact_layers(view: View) -> tuple[Layer, ...]:
     return tuple(layer for layer in find_layers(view) if layer.exact)
 
 
+def fixed_layers(view: View) -> tuple[Node, ...]:
+    """Nodes that multiply with constants which are no layer's: they stay as they are in a refit."""
+    known = {layer.node for layer in find_layers(view)}
+    return tuple(
+        node
+        for node in view.nodes
+        if node.op in LINEAR
+        and not node.domain
+        and node.outputs[0] not in known
+        and node.inputs[0] in view.varying
+        and node.inputs[1] not in view.varying
+    )
+
+
 def _layer(view: View, node: Node) -> Layer | None:
     if node.op not in LINEAR or len(node.inputs) < 2 or node.inputs[0] not in view.varying:
         return None

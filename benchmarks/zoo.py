@@ -31,7 +31,9 @@ import numpy as np
 import onnx
 import zoo_exports
 import zoo_models
+import zoo_others
 import zoo_peers
+import zoo_torch
 from zoo_tables import tables
 
 from discedit_onnx.calibration.runner import open_session
@@ -55,6 +57,12 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+FAMILIES = (
+    zoo_torch.add_torchvision, zoo_torch.add_timm, zoo_torch.add_segmentation,
+    zoo_torch.add_transformers, zoo_others.add_keras, zoo_others.add_jax, zoo_others.add_paddle,
+    zoo_others.add_sklearn,
+)  # fmt: skip
+"""Where models come from, in the order of the table."""
 SHARE = 0.3
 """Of the prunable parameters."""
 REACHES = {"inside": Reach(inside_heads=True), "inexact": Reach(inexact=True)}
@@ -315,7 +323,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of components")
     parser.add_argument("--timeout", type=float, default=300, help="seconds per measurement")
     args = parser.parse_args()
-    chosen = [m for m in zoo_models.zoo() if any(part in m.label for part in args.only)]
+    zoo = zoo_models.Zoo()
+    for add in FAMILIES:
+        add(zoo)
+    chosen = [m for m in zoo.models if any(part in m.label for part in args.only)]
     twice = [name for name, n in Counter(m.label for m in chosen).items() if n > 1]
     assert not twice, twice
     zoo_exports.import_torch()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
-from topologies.net import CLASSES, Net
+from topologies.net import CLASSES, SIZE, Net
 
 import discedit_onnx as dx
 from discedit_onnx.editing.forgetting.head import find_head
@@ -34,6 +35,7 @@ OTHERWISE = {
     "one over them": ending("Div", 1.0, first=False),
     "a number less them": ending("Sub", 1.0, first=False),
     "absolute values": ending("Abs"),
+    "none below zero": ending("Relu"),
 }
 
 
@@ -57,6 +59,29 @@ def scores(proto, x):
 
     data, provider = proto.SerializeToString(), "CPUExecutionProvider"
     return onnxruntime.InferenceSession(data, providers=[provider]).run(None, {"x": x})[0]
+
+
+def pooled(bend: str) -> onnx.ModelProto:
+    """Logits at each place of a map, bent, and their means."""
+    net = Net()
+    logits = net.op("Conv", net.input(), net.weight(CLASSES, 3, 1, 1), net.weight(CLASSES))
+    return net.model(net.op("Flatten", net.op("GlobalAveragePool", net.op(bend, logits))))
+
+
+@pytest.mark.parametrize("level", ["output", "head"])
+def test_a_class_can_not_win_behind_a_convex_function_and_a_pool(level, tmp_path):
+    """As SqueezeNet ends."""
+    onnx.save(pooled("Relu"), tmp_path / "m.onnx")
+    edit = dx.forget(dx.load(tmp_path / "m.onnx"), None, [1], Way(level), device="cpu")
+    x = np.random.default_rng(0).normal(size=(500, 3, SIZE, SIZE)).astype(np.float32)
+    assert (scores(edit.proto, x).argmax(axis=1) != 1).all()
+
+
+@pytest.mark.parametrize("bend", ["Sigmoid", "Tanh"])
+def test_what_bends_both_ways_does_not_lie_in_front_of_a_pool(bend):
+    proto = pooled(bend)
+    with pytest.raises(ModelError, match=f"made by {bend}"):
+        find_head(View(proto), proto.graph.output[0].name, CLASSES)
 
 
 @pytest.mark.parametrize("name", OTHERWISE)

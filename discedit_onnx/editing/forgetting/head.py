@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 PASSED = frozenset(
     ("Cast", "Dropout", "Flatten", "GlobalAveragePool", "Identity", "LogSoftmax", "ReduceMean",
-     "Reshape", "Sigmoid", "Softmax", "Squeeze", "Tanh")
+     "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze", "Tanh")
 )  # fmt: skip
 """Operators between the logits and the output that keep their order."""
+POOLS, CONVEX, BENT = ("GlobalAveragePool", "ReduceMean"), ("Relu",), ("Sigmoid", "Tanh")
+"""Means over places; what may lie in front of them only, for it makes many scores equal; and what
+may not: a logit that is the mean of the others at each place stays below the largest of their means
+behind a convex function, but not behind these."""
 SCALED = ("Add", "Div", "Mul", "Sub")
 """Those that do with a single number, as a temperature is."""
 
@@ -54,11 +58,13 @@ def find_head(view: View, output: str, classes: int) -> Layer:
         If no linear layer with constant weights of its own makes them.
     """
     made = {layer.output: layer for layer in exact_layers(view)}
-    name = output
+    name, pooled = output, False
     while name not in made:
         node = view.producer.get(name)
         before = None if node is None else _in_order(view, node)
-        if before is None:
+        pooled |= node is not None and node.op in POOLS
+        barred = BENT if pooled else CONVEX
+        if before is None or (node is not None and node.op in barred):
             raise ModelError(
                 f"no head: {output!r} does not come from a linear layer with weights of its own: "
                 f"{_said(view, name, node)}"

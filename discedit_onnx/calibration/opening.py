@@ -67,7 +67,7 @@ def open_data(
         A path: a folder of class folders, .npz, .npy, .csv or .tsv (path,label), .tar
         (WebDataset), .parquet; for the last two also a folder of them, or a pattern such as
         ``data-*.tar``. Or "script.py:function". Or arrays, an ONNX Runtime
-        CalibrationDataReader, or an iterable of feeds or (feeds, labels).
+        CalibrationDataReader, or an iterable of feeds or (feeds, labels), which is read to its end.
     preprocess
         A file with the keys of `preprocessor_config.json` or of timm's `pretrained_cfg`, or the
         name of a preset; otherwise what is found in the model's metadata or beside it, or values

@@ -195,10 +195,7 @@ class Scope:
         self._told.add(place)
         if base is None:
             base = self.attribute(place) if isinstance(place, str) else self.constant(place)
-        sources = list(touched)
-        if isinstance(place, int) and self.has(place):
-            computed = self._equations.numbers.counted(self.node.inputs[place])
-            sources += [] if computed is None else [computed]
+        sources = [*touched, *(self.counted(place) if isinstance(place, int) else ())]
         if counts or sources:
             depends = np.concatenate(sources) if sources else None
             extent = Extent(self.node, place, np.asarray(base), counts, depends)
@@ -210,6 +207,12 @@ class Scope:
             self._mentioned.update((place, axis) for axis in range(len(self.shape(place))))
         self._told.add(place)
         self._equations.extents.append(Extent(self.node, place, np.empty(0), (), ids))
+
+    def counted(self, position: int) -> list[NDArray[np.int64]]:
+        """The variables that a computed number counts, if it counts any."""
+        name = self.node.inputs[position] if self.has(position) else ""
+        computed = self._equations.numbers.counted(name)
+        return [] if computed is None else [computed]
 
     def settle_numbers(self) -> None:
         """Keep computed numbers that the rule did not speak of as they are, or pin their source."""

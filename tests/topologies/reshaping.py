@@ -96,6 +96,21 @@ def reshape_by_value_ints() -> onnx.ModelProto:
     return net.model(net.gemm(net.op("ReduceMean", x, axes=[2], keepdims=0), 8, CLASSES))
 
 
+@topology(0.85, computed=("batch", "positions", "rows"))
+def reshape_where_zero_is_a_length(computed: str) -> onnx.ModelProto:
+    """As PyTorch's exporter writes it: the target is computed, and a 0 in it copies nothing."""
+    net = Net()
+    x = net.stem(8, net.input("N", 3, "H", SIZE))
+    shape = net.op("Shape", x)
+    batch, height = (net.op("Gather", shape, net.ints(axis), axis=0) for axis in (0, 2))
+    last = {"batch": (net.ints(-1),), "positions": (net.op("Mul", height, net.ints(SIZE)),)}
+    parts = last.get(computed, (height, net.ints(SIZE)))
+    target = net.op("Concat", batch, net.ints(8), *parts, axis=0)
+    x = net.op("Reshape", x, target, allowzero=1)
+    x = net.op("ReduceMean", x, axes=[*range(2, 2 + len(parts))], keepdims=0)
+    return net.model(net.gemm(x, 8, CLASSES))
+
+
 @topology(0.9)
 def reshape_splits_channels() -> onnx.ModelProto:
     """Channel shuffle: 12 channels are 4 groups of 3, which trade places."""

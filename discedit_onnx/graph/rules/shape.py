@@ -102,6 +102,10 @@ def reshape(scope: Scope) -> None:
             raise Unsupported("copies the length of an axis that is cut in another way")
     counts = [Count(axis, ids) for axis, ids in enumerate(out) if ids is not None]
     scope.extent(1, *(count for count in counts if target[count.element] > 0), base=target)
+    if scope.attribute("allowzero", 0) and 0 in target:  # where we write it, it stands for a copy
+        followed = [count.ids for count in counts] + scope.counted(1)
+        if followed:
+            scope.leave_out("allowzero", np.concatenate(followed))
     scope.emit(out)
 
 

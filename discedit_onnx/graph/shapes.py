@@ -215,8 +215,9 @@ class _Run:
                 self._compute(node, values)
 
     def _is_number(self, name: str, value: NDArray[Any]) -> bool:
-        """Whether a value may be part of shape arithmetic: small weights are not."""
-        return value.dtype.kind in "iub" or value.size == 1 or name in self.derived
+        """Whether a value may be part of shape arithmetic, which works on lists: no weight may."""
+        listed = value.dtype.kind in "iub" and value.ndim <= 1
+        return listed or value.size == 1 or name in self.derived
 
     def _compute(self, node: onnx.NodeProto, values: Mapping[str, NDArray[Any]]) -> None:
         from onnx.reference import ReferenceEvaluator

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .axes import Reach
     from .view import Node, View
 
+ELEMENTWISE = ("Cast", "Identity", "Not")
+"""Operators on single elements by which graphs come to hold one constant twice."""
+
 
 def solve(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> Equations:
     """Let every node's rule speak, in the order of the graph; `whole` as in `Equations`."""
@@ -23,7 +26,9 @@ def solve(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> Equa
             continue
         if view.facts.numbers.issuperset(node.outputs):
             equations.numbers.follow(node)
-            continue
+            if not _passes_constant(equations, node):
+                _hold_constants(equations, node)
+                continue
         scope = Scope(equations, node)
         rule = find_rule(node.op, node.domain, scope.opset)
         try:
@@ -37,6 +42,23 @@ def solve(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> Equa
         scope.settle_numbers()
     equations.close()
     return equations
+
+
+def _passes_constant(equations: Equations, node: Node) -> bool:
+    """Whether a number is a constant's elements one by one: then it is cut as the constant is."""
+    view = equations.view
+    if node.op not in ELEMENTWISE or not any(name in view.consumers for name in node.outputs):
+        return False
+    source = node.inputs[0]
+    counts = equations.numbers.counted(source) is not None
+    return not counts and (source in view.initializers or source in equations.axes)
+
+
+def _hold_constants(equations: Equations, node: Node) -> None:
+    """Pin the lists that a number is computed from: another node may read, and cut, them too."""
+    for name in filter(None, node.inputs) if node.op not in ("Shape", "Size") else ():
+        for axis in range(equations.view.rank(name) or 0):
+            equations.pass_over(name, axis, node, "computes with it")
 
 
 def _why_not(view: View, node: Node) -> str:

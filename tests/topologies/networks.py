@@ -204,6 +204,31 @@ def gathered_channels() -> onnx.ModelProto:
     return net.head(net.relu(net.conv(net.relu(net.conv(x, 4, 8)), 8, 8)), 8)
 
 
+@topology(0.6, behind=("Identity", "Cast", "Concat", "Add", "Mod"))
+def picked_by_what_is_computed_from_a_list(behind: str) -> onnx.ModelProto:
+    """PyTorch joins equal lists by an Identity: what is picked by them is cut in both, or stays."""
+    net = Net()
+    picked = net.ints(6, 0, 3)
+    more = {"Concat": (net.ints(5, 2),), "Add": (net.ints(1),), "Mod": (net.ints(4),)}
+    said = {"Concat": {"axis": 0}, "Cast": {"to": 6}}
+    again = net.op(behind, picked, *more.get(behind, ()), **said.get(behind, {}))
+    a, b = net.stem(8), net.relu(net.conv("x", 3, 8))
+    a = net.conv(net.op("Gather", a, picked, axis=1), 3, 8)
+    b = net.conv(net.op("Gather", b, again, axis=1), 5 if behind == "Concat" else 3, 8)
+    return net.head(net.conv(net.relu(net.op("Add", a, b)), 8, 8), 8)
+
+
+@topology(0.85)
+def masks_of_opposite_sense() -> onnx.ModelProto:
+    """A constant condition, and what is computed of it: both follow the channels."""
+    net = Net()
+    mask = net.constant(np.array([1, 0, 1, 1, 0, 1, 0, 1], bool).reshape(8, 1, 1))
+    x = net.stem(8)
+    a = net.op("Where", mask, net.conv(x, 8, 8), net.number(0))
+    b = net.op("Where", net.op("Not", mask), net.conv(x, 8, 8), net.number(0))
+    return net.head(net.relu(net.conv(net.op("Concat", a, b, axis=1), 16, 8)), 8)
+
+
 @topology(0.65, order=("parts", "heads"), batched=(True, False))
 def packed_attention(order: str, batched: bool) -> onnx.ModelProto:
     """Queries, keys and values from one layer, taken apart behind a Reshape."""

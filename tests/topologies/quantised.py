@@ -56,6 +56,21 @@ def quantised_weights(per_axis: bool, shift: int) -> onnx.ModelProto:
     return net.head(net.relu(net.conv(x, 8, 8)), 8)
 
 
+@topology(0.8, shift=(0, 3), width=(12, 80))
+def small_weights_stored_as_integers(shift: int, width: int) -> onnx.ModelProto:
+    """Cast and scaled, without DequantizeLinear: they are no shapes, however small they are."""
+    net = Net()
+    x = net.op("Flatten", net.op("GlobalAveragePool", net.stem(8)))
+    values = np.random.default_rng(1).integers(-9, 9, (8, width)).astype(np.int8)
+    weight = net.op("Cast", net.constant(values), to=TensorProto.FLOAT)
+    if shift:
+        zeros = net.constant(np.full(width, shift, np.int8))
+        weight = net.op("Sub", weight, net.op("Cast", zeros, to=TensorProto.FLOAT))
+    weight = net.op("Mul", weight, net.positive(width))
+    hidden = net.relu(net.op("MatMul", x, weight))
+    return net.model(net.gemm(hidden, width, CLASSES))
+
+
 @topology(0.9, per_axis=(False, True))
 def quantised_on_both_sides(per_axis: bool) -> onnx.ModelProto:
     """Activations are rounded between the layers, and there is a shortcut."""

@@ -108,7 +108,8 @@ def gather(scope: Scope) -> None:
     rank = len(scope.shape(0))
     axis = scope.attribute("axis", 0) % rank
     picked: list[NDArray[np.int64] | None] = [None] * len(scope.shape(1))
-    if len(picked) == 1 and scope.is_weight(1) and scope.carries(0, axis):
+    listed = scope.is_weight(1) or (scope.carries(1, 0) and not scope.varies(1))
+    if len(picked) == 1 and listed and scope.carries(0, axis):
         picked = [scope.ids(1, 0)]
     before = [scope.ids(0, a) for a in range(axis)]
     after = [scope.ids(0, a) for a in range(axis + 1, rank)]

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from topologies import TOPOLOGIES
+from topologies.fused import normalised_before_there_was_an_operator
 from topologies.net import Net
 
 from discedit_onnx.errors import ModelError, UsageError
@@ -211,3 +212,18 @@ def test_weights_beside_a_model_can_be_read_by_whoever_reads_the_model(tmp_path)
     save(model.proto, model, tmp_path / "out.onnx")
     modes = [(tmp_path / name).stat().st_mode for name in ("out.onnx", "out.onnx.data")]
     assert modes[0] == modes[1]
+
+
+def test_a_fault_that_the_source_has_too_is_none_of_the_edit(tmp_path):
+    """ONNX Runtime runs what onnx refuses; another fault is still refused."""
+    onnx.save(normalised_before_there_was_an_operator(), tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    edited = onnx.ModelProto()
+    edited.CopyFrom(model.proto)
+    edited.doc_string = "edited"
+    save(edited, model, tmp_path / "out.onnx")
+    assert load(tmp_path / "out.onnx").proto == edited
+    edited.graph.node[0].op_type = "Mystery"
+    with pytest.raises(ModelError, match=r"not valid: No Op registered for Mystery"):
+        save(edited, model, tmp_path / "worse.onnx")
+    assert not (tmp_path / "worse.onnx").exists()

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from test_topologies import all_removable, equality, prune
 from topologies import TOPOLOGIES
+from topologies.fused import normalised_before_there_was_an_operator
 
 from discedit_onnx.editing.verify import mask, random_feeds
 from discedit_onnx.graph.coupling import analyse
@@ -132,6 +133,14 @@ def test_an_operator_of_the_default_domain_without_a_schema():
     opset = [helper.make_opsetid("", 17)]
     coupling = analyse(helper.make_model(graph, opset_imports=opset, ir_version=8))
     assert [len(group.components) for group in coupling.groups] == [10]
+    removed = all_removable(coupling)
+    equality(mask(coupling, removed), prune(coupling, removed), coupling).require()
+
+
+def test_an_operator_before_the_opset_that_has_it():
+    """ONNX Runtime writes it; what lies before and behind it can be cut."""
+    coupling = analyse(normalised_before_there_was_an_operator())
+    assert [len(group.components) for group in coupling.groups] == [10, 12]
     removed = all_removable(coupling)
     equality(mask(coupling, removed), prune(coupling, removed), coupling).require()
 

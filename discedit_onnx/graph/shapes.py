@@ -156,9 +156,10 @@ class _Run:
         data = {name: numpy_helper.from_array(value) for name, value in values.items()}
         domain = _plain(node.domain)
         try:
-            if domain == FUSED or node.op_type == "SimplifiedLayerNormalization":
+            version = self._opsets[domain]
+            if domain == FUSED or not (domain or onnx.defs.has(node.op_type, version, "")):
                 return infer_fused(node, types, self._opsets[""])
-            schema = onnx.defs.get_schema(node.op_type, self._opsets[domain], domain)
+            schema = onnx.defs.get_schema(node.op_type, version, domain)
             if node.op_type in NOT_INFERRED:
                 return {node.output[0]: types[node.input[0]]}
             if not schema.has_type_and_shape_inference_function:

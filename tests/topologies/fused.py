@@ -73,6 +73,19 @@ def fused_skip_normalization(kind: str) -> onnx.ModelProto:
     return net.model(net.op("MatMul", x, net.weight(7, CLASSES)))
 
 
+def normalised_before_there_was_an_operator(opset: int = 14) -> onnx.ModelProto:
+    """ONNX Runtime's optimiser writes LayerNormalization into models of any opset.
+
+    It is no topology: onnx calls it invalid, before a cut and after it.
+    """
+    net = Net(opset)
+    x = net.relu(net.op("MatMul", net.input("N", STEPS, 7), net.weight(7, 10)))
+    x = net.op("MatMul", x, net.weight(10, 8))
+    x = net.op("LayerNormalization", x, net.positive(8), net.weight(8), axis=-1)
+    x = net.relu(net.op("MatMul", x, net.weight(8, 12)))
+    return net.model(net.op("MatMul", x, net.weight(12, CLASSES)))
+
+
 @topology(0.6, sizes=(False, True), biased=(False, True))
 def fused_attention(sizes: bool, biased: bool) -> onnx.ModelProto:
     """With the projections inside; the heads of the values may be wider."""

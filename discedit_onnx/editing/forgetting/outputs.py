@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from ...errors import ModelError
-from ...model import CLASS_NAMES_KEY
+from ...model import CLASS_NAMES_KEY, fault_of
 from ..plan import Bias, Cut, Update
 from ..surgery import apply
 from ..verify import compare
@@ -18,6 +17,8 @@ from .maps import LayerEdit, explicit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx
 
     from ...calibration.classifier import Classifier
     from ...graph.view import View
@@ -70,14 +71,12 @@ def drop_columns(
     keep = np.delete(np.eye(classifier.num_classes), indices, axis=1)
     reference = explicit(edit.proto, [LayerEdit(head, None, keep, np.zeros(left))])
     _describe(reference, classifier, indices)
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-        equality = compare(reference, proto, feeds, device, origin)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    fault = fault_of(proto)
+    if fault and fault != fault_of(edit.source.proto):
         raise ModelError(
             f"{classifier.path}: its output does not shrink with the head; leave out --drop-output"
-        ) from error
-    equality.require()
+        )
+    compare(reference, proto, feeds, device, origin).require()
     before, after = edit.parameters
     after -= sum(_rows(view, cut) for cut in cuts)
     return replace(edit, plan=plan, proto=proto, parameters=(before, after))

@@ -24,7 +24,9 @@ rule("BiasGelu", "FastGelu", domain=DOMAIN, opset=ALL)(broadcast)
 rule("LayerNormalization", "SimplifiedLayerNormalization", domain=DOMAIN, opset=ALL)(
     layer_normalization
 )
-rule("SimplifiedLayerNormalization")(layer_normalization)  # of no opset, and of no schema
+# In the default domain, too, where onnx has no schema: of the one at any opset, of the other yet.
+rule("SimplifiedLayerNormalization")(layer_normalization)
+rule("LayerNormalization", opset=(1, 16))(layer_normalization)
 
 
 @rule("FusedMatMul", domain=DOMAIN, opset=ALL)

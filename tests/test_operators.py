@@ -18,6 +18,7 @@ from discedit_onnx.editing.verify import mask, random_feeds
 from discedit_onnx.graph.coupling import analyse
 from discedit_onnx.graph.fused import DOMAIN
 from discedit_onnx.graph.rules import find_barrier, find_rule, known_operators
+from discedit_onnx.graph.shapes import CLASSICAL
 from discedit_onnx.inspection import inspect
 from discedit_onnx.model import Model
 
@@ -49,7 +50,9 @@ def test_every_operator_of_the_registry_is_known_to_onnx():
     # ONNX Runtime's optimiser writes one into the default domain that onnx does not have there.
     ours = {operator.name for operator in known_operators() if not operator.domain}
     assert ours - set(CURRENT) == {"SimplifiedLayerNormalization"}
-    assert {operator.domain for operator in known_operators()} == {"", DOMAIN}
+    assert {operator.domain for operator in known_operators()} == {"", DOMAIN, CLASSICAL}
+    classical = {s.name for s in onnx.defs.get_all_schemas() if s.domain == CLASSICAL}
+    assert {o.name for o in known_operators() if o.domain == CLASSICAL} <= classical
 
 
 def test_reasons_are_phrases():

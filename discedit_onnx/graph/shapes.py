@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Shape = tuple[int | None, ...]
 
+CLASSICAL = "ai.onnx.ml"
+"""The domain of what comes before a network in a pipeline of scikit-learn."""
+
 SHAPE_ARITHMETIC = frozenset(
     ("Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand",
      "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not",
@@ -35,8 +38,11 @@ SHAPE_ARITHMETIC = frozenset(
 )  # fmt: skip
 """Operators that are evaluated where all their inputs are known and small."""
 
-NOT_INFERRED = frozenset(("GroupNormalization",))
-"""Operators that onnx 1.23 infers nothing of; what they make has the type of their first input."""
+NOT_INFERRED = frozenset(
+    (("", "GroupNormalization"), (CLASSICAL, "Imputer"), (CLASSICAL, "Normalizer"),
+     (CLASSICAL, "Scaler"))
+)  # fmt: skip
+"""Operators that onnx 1.23 infers nothing of; what they make has the shape of their first input."""
 
 FEW = 512
 """Elements up to which a value is followed."""
@@ -160,8 +166,8 @@ class _Run:
             if domain == FUSED or not (domain or onnx.defs.has(node.op_type, version, "")):
                 return infer_fused(node, types, self._opsets[""])
             schema = onnx.defs.get_schema(node.op_type, version, domain)
-            if node.op_type in NOT_INFERRED:
-                return {node.output[0]: types[node.input[0]]}
+            if (domain, node.op_type) in NOT_INFERRED:
+                return {node.output[0]: _like_first(types[node.input[0]], schema)}
             if not schema.has_type_and_shape_inference_function:
                 return self._infer_function(node, types, data)
             return onnx.shape_inference.infer_node_outputs(
@@ -236,6 +242,15 @@ class _Run:
 def _plain(domain: str) -> str:
     """The domain, with one name for the default one."""
     return "" if domain in DEFAULT_DOMAINS else domain
+
+
+def _like_first(kind: TypeProto, schema: onnx.defs.OpSchema) -> TypeProto:
+    """The type of an output of the same shape: always float where the schema says so."""
+    made = TypeProto()
+    made.CopyFrom(kind)
+    if schema.outputs[0].type_str == "tensor(float)":
+        made.tensor_type.elem_type = TensorProto.FLOAT
+    return made
 
 
 class _Lengths:

@@ -168,3 +168,21 @@ def jax_flag() -> onnx.ModelProto:
     net.inputs.append(helper.make_tensor_value_info("deterministic", TensorProto.BOOL, []))
     x = net.op("Where", "deterministic", net.conv(x, 8, 8), net.op("Tanh", x))
     return net.head(net.relu(x), 8)
+
+
+@topology(0.8, first=("Scaler", "Normalizer", "Imputer", "Binarizer"))
+def sklearn_pipeline(first: str) -> onnx.ModelProto:
+    """What comes before the network has shapes that onnx does not infer."""
+    net = Net()
+    said = {
+        "Scaler": {"offset": [0.5] * 7, "scale": [2.0] * 7},
+        "Normalizer": {"norm": "L2"},
+        "Imputer": {"imputed_value_floats": [0.0], "replaced_value_float": 3.0},
+        "Binarizer": {"threshold": 0.1},
+    }
+    x = net.op(first, net.input("N", 7), domain="ai.onnx.ml", **said[first])
+    x = net.op("Cast", x, to=TensorProto.FLOAT)
+    for inner, outer in ((7, 12), (12, 10)):
+        x = net.op("Add", net.op("MatMul", x, net.weight(inner, outer)), net.weight(1, outer))
+        x = net.relu(x)
+    return net.model(net.op("Softmax", net.op("MatMul", x, net.weight(10, CLASSES)), axis=-1))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..shapes import CLASSICAL
+from .elementwise import unary
 from .registry import barriers, rule
 
 if TYPE_CHECKING:
@@ -88,7 +90,18 @@ barriers(
     }
 )
 
+# In front of a network, in a pipeline of scikit-learn: what they work on are inputs, mostly.
+barriers(
+    dict.fromkeys(("ArrayFeatureExtractor", "FeatureVectorizer"), "picks and joins features")
+    | dict.fromkeys(("Imputer", "Scaler"), "holds a number for each feature in an attribute")
+    | {"Normalizer": "normalises over the features", "ZipMap": "makes a map of names"},
+    domain=CLASSICAL,
+)
+
 
 @rule("Constant")
 def constant(scope: Scope) -> None:
     """No barrier: its axes get their variables when a rule asks for them."""
+
+
+rule("Binarizer", domain=CLASSICAL, opset=(1, None))(unary)

@@ -39,6 +39,13 @@ SCALES = ("DequantizeLinear", "QuantizeLinear")
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that give back the elements of their first input."""
 
+FILLING = (
+    dict.fromkeys((*MOVES, "Expand", "Gather", "Slice", "Tile"), slice(1))
+    | dict.fromkeys(("Add", "Concat", "Mul", "Sub"), slice(None))
+    | {"Where": slice(1, 3)}
+)
+"""Operators that make zeros of zeros, and which of their inputs must then be zeros."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -143,15 +150,23 @@ class View:
         return name
 
     def is_zero(self, name: str) -> bool:
-        """Whether a tensor is filled with zeros, whatever its shape."""
-        while (node := self.producer.get(name)) is not None and not node.domain:
-            if node.op == "ConstantOfShape":
-                return not np.any(node.attributes.get("value", 0))
-            if node.op not in (*MOVES, "Expand", "Slice"):
-                break
-            name = node.inputs[0]
-        constant = self.constant(name)
-        return constant is not None and not np.any(constant)
+        """Whether a tensor is filled with zeros, whatever its shape: all that it is made of is."""
+        seen: set[str] = set()
+        sources = [name]
+        while sources:
+            name = sources.pop()
+            node = self.producer.get(name)
+            if name in seen:
+                continue
+            seen.add(name)
+            if node is not None and not node.domain and node.op in FILLING:
+                sources += filter(None, node.inputs[FILLING[node.op]])
+            elif node is not None and not node.domain and node.op == "ConstantOfShape":
+                if np.any(node.attributes.get("value", 0)):
+                    return False
+            elif (constant := self.constant(name)) is None or np.any(constant):
+                return False
+        return True
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Value of a constant, or of a small tensor that is computed to the same in every run."""

@@ -91,6 +91,26 @@ def recurrent_with_zeros_filled_in(filled: str) -> onnx.ModelProto:
     return net.model(net.gemm(net.op("Squeeze", x, net.ints(0)), 2 * HIDDEN, CLASSES))
 
 
+@topology(0.9, joined=("Concat", "Add", "Mul", "Where"))
+def recurrent_with_zeros_put_together(joined: str) -> onnx.ModelProto:
+    """Keras, through tf2onnx: the state of each direction is filled, and both are strung together."""
+    net = Net()
+    x = net.input("N", STEPS, WIDTH)
+    batch = net.op("Slice", net.op("Shape", x), net.ints(0), net.ints(1), net.ints(0))
+    zeros = net.op("Expand", net.number(0), net.op("Concat", batch, net.ints(HIDDEN), axis=0))
+    zeros = net.op("Unsqueeze", zeros, net.ints(0))
+    state = net.op("Concat", zeros, zeros, axis=0)
+    if joined == "Where":
+        some = net.op("Greater", net.weight(2, 1, HIDDEN), net.number(0))
+        state = net.op("Where", some, state, net.number(0))
+    elif joined != "Concat":
+        state = net.op(joined, state, state)
+    x = net.op("Transpose", x, perm=[1, 0, 2])
+    hidden = _layer(net, "LSTM", x, WIDTH, HIDDEN, "", state, state, directions=2)[1]
+    x = net.op("Reshape", net.op("Transpose", hidden, perm=[1, 0, 2]), net.ints(0, -1))
+    return net.model(net.gemm(x, 2 * HIDDEN, CLASSES))
+
+
 @topology(0.85, kind=("GRU", "LSTM"))
 def encoder_and_decoder(kind: str) -> onnx.ModelProto:
     """The last state of one layer is the first of another: their units go together."""

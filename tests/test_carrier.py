@@ -8,13 +8,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from test_topologies import equality
 from topologies import TOPOLOGIES
+from topologies.net import Net
 
 from discedit_onnx import model as model_module
 from discedit_onnx.editing.edit import carry_out
 from discedit_onnx.editing.plan import Plan, plan_removal, plan_zeroing
 from discedit_onnx.editing.prune import prune
 from discedit_onnx.editing.surgery import apply
+from discedit_onnx.editing.verify import mask
 from discedit_onnx.errors import ModelError, UsageError
 from discedit_onnx.graph.coupling import Coupling, analyse
 from discedit_onnx.inspection import inspect
@@ -422,3 +425,27 @@ def test_without_any_shape_all_is_held(tmp_path):
     found = inspect(saved(proto, tmp_path))
     assert not found.groups
     assert any("its shapes are unknown" in pinned.why for pinned in found.pinned)
+
+
+@pytest.mark.parametrize("taken", ["output", "initializer"])
+def test_a_new_constant_takes_no_name_that_is_there_already(taken: str):
+    """Also where nothing reads what has it."""
+    net = Net()
+    x = net.stem(8)
+    sizes = net.ints(4, 4)
+    first, _ = net.ops("Split", x, sizes, outputs=2, axis=1)
+    again = net.ops("Split", net.stem(8, x="x"), sizes, outputs=2, axis=1)
+    proto = net.head(net.op("Concat", first, *again, axis=1), 12)
+    split = next(node for node in proto.graph.node if first in node.output)
+    if taken == "output":  # the second is read by nobody
+        split.output[1] = f"{first}.1"
+    else:
+        other = numpy_helper.from_array(np.zeros(3, np.float32), f"{first}.1")
+        proto.graph.initializer.append(other)
+    coupling = analyse(proto)
+    removed = np.ones(coupling.size, dtype=bool)
+    for group in coupling.groups:
+        removed[group.components[0]] = False
+    edited = apply(proto, plan_removal(coupling, removed, "source"))
+    onnx.checker.check_model(edited, full_check=True)
+    equality(mask(coupling, removed), edited, coupling).require()

@@ -140,7 +140,10 @@ def _dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
 
 def _new_name(graph: onnx.GraphProto, name: str) -> str:
     """The name itself, or one like it that nothing in the graph has."""
-    taken = set(names(graph))
+    return _unlike(name, set(names(graph)))
+
+
+def _unlike(name: str, taken: set[str]) -> str:
     while name in taken:
         name += "_"
     return name
@@ -156,12 +159,13 @@ def _add_initializer(model: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
 def _rewrite_all(model: onnx.ModelProto, rewrites: tuple[Rewrite, ...]) -> None:
     nodes = {output: node for node in model.graph.node for output in node.output}
     readers = Counter(reads(model.graph))
+    taken = set(names(model.graph))
     for rewrite in rewrites:
         node = nodes[rewrite.node]
         if isinstance(rewrite.place, str):
             _rewrite_attribute(node, rewrite)
         else:
-            _rewrite_input(model, node, rewrite, readers)
+            _rewrite_input(model, node, rewrite, readers, taken)
 
 
 def _rewrite_attribute(node: onnx.NodeProto, rewrite: Rewrite) -> None:
@@ -179,7 +183,11 @@ def _rewrite_attribute(node: onnx.NodeProto, rewrite: Rewrite) -> None:
 
 
 def _rewrite_input(
-    model: onnx.ModelProto, node: onnx.NodeProto, rewrite: Rewrite, readers: Counter[str]
+    model: onnx.ModelProto,
+    node: onnx.NodeProto,
+    rewrite: Rewrite,
+    readers: Counter[str],
+    taken: set[str],
 ) -> None:
     """Give an input new numbers, in a constant of its own if anyone else reads the old one."""
     position = int(rewrite.place)
@@ -193,9 +201,8 @@ def _rewrite_input(
     if name in own:
         store(own[name], array)
         return
-    new = numpy_helper.from_array(array, f"{rewrite.node}.{position}")
-    while readers[new.name]:
-        new.name += "_"
+    new = numpy_helper.from_array(array, _unlike(f"{rewrite.node}.{position}", taken))
+    taken.add(new.name)
     _add_initializer(model, new)
     readers[name] -= 1
     readers[new.name] = 1
@@ -216,7 +223,9 @@ def names(graph: onnx.GraphProto) -> Iterator[str]:
     """Every name of a tensor or a node, in subgraphs too."""
     yield from reads(graph)
     yield from (info.name for info in graph.input)
+    yield from (info.name for info in graph.value_info)
     yield from (tensor.name for tensor in graph.initializer)
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
         yield from (node.name, *node.output)
         for attribute in node.attribute:

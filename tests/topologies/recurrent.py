@@ -93,7 +93,7 @@ def recurrent_with_zeros_filled_in(filled: str) -> onnx.ModelProto:
 
 @topology(0.9, joined=("Concat", "Add", "Mul", "Where"))
 def recurrent_with_zeros_put_together(joined: str) -> onnx.ModelProto:
-    """Keras, through tf2onnx: the state of each direction is filled, and both are strung together."""
+    """Keras, through tf2onnx: the states of both directions are filled and strung together."""
     net = Net()
     x = net.input("N", STEPS, WIDTH)
     batch = net.op("Slice", net.op("Shape", x), net.ints(0), net.ints(1), net.ints(0))

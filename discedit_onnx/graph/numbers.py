@@ -71,16 +71,20 @@ class Numbers:
 
     def _pick(self, node: Node) -> list[int] | None:
         """Positions of a vector that Gather or Slice takes."""
-        constants = [self._view.constant(name) for name in node.inputs[1:] if name]
+        lists: list[list[int]] = []
+        for name in node.inputs[1:]:
+            constant = self._view.constant(name) if name else np.empty(0)  # left out, in its place
+            if constant is None:
+                return None
+            lists.append(np.atleast_1d(constant).tolist())
         size = self._size(node.inputs[0])
-        if self._view.rank(node.inputs[0]) != 1 or any(c is None for c in constants):
+        if self._view.rank(node.inputs[0]) != 1:
             return None
-        lists = [np.atleast_1d(c).tolist() for c in constants if c is not None]
         if node.op == "Gather":
             return [i % size for i in lists[0]]
         if len(lists) < 2:
             return None
-        step = lists[3][0] if len(lists) > 3 else 1
+        step = lists[3][0] if len(lists) > 3 and lists[3] else 1
         return list(range(size))[lists[0][0] : lists[1][0] : step]
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from onnx import TensorProto
+
 from .net import CLASSES, SIZE, Net
 from .registry import topology
 
@@ -108,6 +111,22 @@ def reshape_where_zero_is_a_length(computed: str) -> onnx.ModelProto:
     target = net.op("Concat", batch, net.ints(8), *parts, axis=0)
     x = net.op("Reshape", x, target, allowzero=1)
     x = net.op("ReduceMean", x, axes=[*range(2, 2 + len(parts))], keepdims=0)
+    return net.model(net.gemm(x, 8, CLASSES))
+
+
+@topology(0.85, form=("backwards", "every second"))
+def length_sliced_from_a_shape_without_axes(form: str) -> onnx.ModelProto:
+    """Slice(shape, starts, ends, "", steps): what is left out has a place, too."""
+    net = Net()
+    x = net.stem(8)
+    shape = net.op("Shape", x)
+    if form == "backwards":  # (H, C, N)
+        some, place = net.op("Slice", shape, net.ints(2), net.ints(-5), "", net.ints(-1)), 1
+    else:  # (C, W)
+        some, place = net.op("Slice", shape, net.ints(1), net.ints(4), "", net.ints(2)), 0
+    channels = net.op("Gather", some, net.constant(np.array(place)))
+    channels = net.op("Cast", channels, to=TensorProto.FLOAT)
+    x = net.op("Div", net.op("ReduceSum", x, net.ints(2, 3), keepdims=0), channels)
     return net.model(net.gemm(x, 8, CLASSES))
 
 

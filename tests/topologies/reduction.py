@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .net import CLASSES, SIZE, Net
 from .registry import topology
 
@@ -46,6 +48,14 @@ def reduce_nothing() -> onnx.ModelProto:
     net = Net(18)
     x = net.op("ReduceSumSquare", net.stem(8), "", noop_with_empty_axes=1)
     return net.head(net.conv(x, 8, 8), 8)
+
+
+@topology(0.9, axis=(2, [-1]))
+def cumulative_sum(axis: int | list[int]) -> onnx.ModelProto:
+    """The axis is a number; ONNX Runtime takes a list of one as well."""
+    net = Net()
+    x = net.op("CumSum", net.stem(8), net.constant(np.array(axis)))
+    return net.head(net.relu(net.conv(x, 8, 8)), 8)
 
 
 @topology(0.9, keepdims=(0, 1))

@@ -111,7 +111,7 @@ def along_axes(scope: Scope) -> None:
         constant = scope.constant(1)
         if constant is None:
             raise Unsupported("its axis is computed in the graph")
-        along = [int(constant)]
+        along = [int(axis) for axis in constant.reshape(-1)]
     else:
         along = [scope.attribute("axis", -1)]
     taken = {axis % rank for axis in along}

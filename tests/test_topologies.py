@@ -339,6 +339,7 @@ HELD = {
     "custom_operator": ("Mystery", "has no rule"),
     "operator_pinned_on_purpose": ("LRN", "normalises over neighbouring channels"),
     "layer_normalization": ("LayerNormalization", "normalises over"),
+    "dropout_in_training": ("Dropout", "random numbers"),
     "local_function": ("Gate", "local function"),
     "subgraph[captured=output]": ("If", "subgraph"),
     "subgraph[captured=weight]": ("If", "subgraph"),

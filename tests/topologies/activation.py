@@ -121,6 +121,23 @@ def dropout_identity_cast(opset: int) -> onnx.ModelProto:
     return net.head(x, 8)
 
 
+@topology(0.9, ratio=(0.0, 0.5))
+def dropout_with_inputs(ratio: float) -> onnx.ModelProto:
+    """In training nothing is dropped at a ratio of 0; out of it, nothing at any."""
+    net = Net()
+    training = net.constant(np.array(ratio == 0))
+    x = net.op("Dropout", net.conv(net.stem(8), 8, 8), net.number(ratio), training)
+    return net.head(net.relu(x), 8)
+
+
+@topology(0.6, runnable=False)
+def dropout_in_training() -> onnx.ModelProto:
+    net = Net()
+    x = net.stem(8)
+    kept = net.op("Dropout", net.conv(x, 8, 8), "", net.constant(np.array(True)))
+    return net.head(net.conv(net.relu(net.conv(kept, 8, 10)), 10, 8), 8)
+
+
 @topology(0.9)
 def cast_like() -> onnx.ModelProto:
     net = Net(19)

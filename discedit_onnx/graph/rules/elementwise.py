@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 UNARY = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike",
-    "Ceil", "Celu", "Clip", "Cos", "Cosh", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu",
     "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg",
     "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
     "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
@@ -34,6 +34,17 @@ def unary(scope: Scope) -> None:
     axes = scope.axes(0)
     for output in range(len(scope.node.outputs)):
         scope.emit(axes, output)
+
+
+@rule("Dropout")
+def dropout(scope: Scope) -> None:
+    """Drops nothing, unless an input says that it is in training and the ratio is not 0."""
+    ratio = scope.constant(1)
+    if scope.has(2) and (ratio is None or ratio.any()):
+        training = scope.constant(2)
+        if training is None or training.any():
+            raise Unsupported("makes random numbers")
+    unary(scope)
 
 
 @rule(*BROADCAST)

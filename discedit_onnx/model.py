@@ -24,6 +24,7 @@ from .errors import ModelError, UsageError, first_line
 from .files import check_place, real_path
 from .functions import inline_functions
 from .moved import write_moved
+from .sorting import sort_nodes
 from .tables import Table, Tabular, facts
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class Model(Tabular):
     ----------
     proto
         The whole model, external data loaded into it, local functions written out, constants
-        that are only moved written as they are read, and lengths of 0 or -1 made open. Never
-        changed in place.
+        that are only moved written as they are read, lengths of 0 or -1 made open, and each node
+        behind those that it reads. Never changed in place.
     path
         The file that it was read from.
     external
@@ -133,7 +134,8 @@ def load(path: str | Path) -> Model:
     Raises
     ------
     ModelError
-        If there is no such file, it is not ONNX or truncated, or external data is missing.
+        If there is no such file, it is not ONNX or truncated, external data is missing, or nodes
+        read each other in a circle.
     """
     path = Path(path)
     if path.is_dir():
@@ -161,6 +163,10 @@ def load(path: str | Path) -> Model:
             raise ModelError(f"{path}: external data can't be read: {first_line(error)}") from error
     _require_whole(path, proto)
     _open_axes(proto)
+    if circle := sort_nodes(proto.graph):
+        raise ModelError(
+            f"{path}: nodes read each other in a circle, at {circle!r} or before: export it anew"
+        )
     flat = inline_functions(proto)
     left = {function.name for function in flat.functions}
     names = dict.fromkeys(function.name for function in proto.functions)

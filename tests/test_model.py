@@ -13,6 +13,7 @@ from topologies import TOPOLOGIES
 from topologies.fused import normalised_before_there_was_an_operator
 from topologies.net import Net
 
+from discedit_onnx.api import prune
 from discedit_onnx.errors import ModelError, UsageError
 from discedit_onnx.inspection import inspect
 from discedit_onnx.model import CLASS_NAMES_KEY, load, save
@@ -227,3 +228,28 @@ def test_a_fault_that_the_source_has_too_is_none_of_the_edit(tmp_path):
     with pytest.raises(ModelError, match=r"not valid: No Op registered for Mystery"):
         save(edited, model, tmp_path / "worse.onnx")
     assert not (tmp_path / "worse.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["residual_identity", "loop[captured=tensor]"])
+def test_nodes_in_any_order_are_pruned(name, tmp_path):
+    """ONNX Runtime runs them; what is in order stays as it is."""
+    proto = TOPOLOGIES[name].build()
+    onnx.save(proto, tmp_path / "m.onnx")
+    assert load(tmp_path / "m.onnx").proto.graph == proto.graph
+    for graph in (proto.graph, *(a.g for n in proto.graph.node for a in n.attribute)):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes[::-1])
+    onnx.save(proto, tmp_path / "any.onnx")
+    model = load(tmp_path / "any.onnx")
+    onnx.checker.check_model(model.proto, full_check=True)
+    edit = prune(model, sparsity=0.3, criterion="l1", device="cpu")
+    assert edit.parameters[1] < edit.parameters[0]
+    save(edit.proto, model, tmp_path / "out.onnx")
+
+
+def test_nodes_in_a_circle_are_refused(proto, tmp_path):
+    proto.graph.node[0].input[0] = proto.graph.node[2].output[0]
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=f"in a circle, at '{proto.graph.node[0].name}'"):
+        load(tmp_path / "m.onnx")

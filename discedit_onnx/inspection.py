@@ -13,6 +13,8 @@ from .graph.axes import Reach
 from .graph.cost import ParameterCount, count_macs, uncounted
 from .graph.coupling import analyse
 from .graph.rules import find_barrier, find_rule
+from .graph.scope import UNKNOWN_SHAPES
+from .graph.solving import NO_RULE
 from .tables import Table, Tabular, facts
 
 if TYPE_CHECKING:
@@ -121,17 +123,23 @@ class Inspection(Tabular):
         if more:
             return f"prune {'; '.join(more)}."
         known = "Every operator is known: nothing is held back for want of a rule"
-        most = [f"; most is by {pin.where} {pin.why}".replace("  ", " ") for pin in self.pinned[:1]]
-        return f"{known}{''.join(most)}."
+        return f"{known}{self._most()}."
 
     def _for_want_of_rules(self) -> str:
         names = ", ".join(f"{name} ({count}x)" for name, count in self.unknown.items())
-        operators = {name.rpartition(".")[2] for name in self.unknown}
-        held = [pin.tensors for pin in self.pinned if pin.where.split(" ")[0] in operators]
-        tensors = {tensor for names in held for tensor in names}
+        held = [pin for pin in self.pinned if pin.why.startswith(NO_RULE)]
+        behind = [pin for pin in self.pinned if pin.why == UNKNOWN_SHAPES]
+        tensors = {tensor for pin in held + behind for tensor in pin.tensors}
         if not tensors:
-            return f"No rule for {names}, but they hold nothing back."
-        return f"A rule for {names} may free more: they hold back {len(tensors)} weights."
+            return f"No rule for {names}, but they hold nothing back{self._most()}."
+        hidden = ", some behind them, where shapes are unknown" if behind else ""
+        count = f"{len(tensors)} weights{hidden}"
+        return f"A rule for {names} may free more: they hold back {count}."
+
+    def _most(self) -> str:
+        """What holds back most, to go on a sentence with."""
+        most = [f"; most is by {pin.where} {pin.why}".replace("  ", " ") for pin in self.pinned[:1]]
+        return "".join(most)
 
     def tables(self) -> Iterator[Table]:
         """What it costs, what can be removed, and what can't."""

@@ -88,3 +88,10 @@ def test_what_the_macs_leave_out_is_named():
     net = Net()
     plain = net.model(net.relu(net.conv(net.input(), 3, 6)))
     assert uncounted(View(plain)) == ()
+
+
+def test_who_hides_a_shape_is_named():
+    with pytest.raises(UsageError, match=r"Mystery \w+ of org\.example makes"):
+        MacCount(analyse(TOPOLOGIES["custom_operator"].build()))
+    with pytest.raises(UsageError, match="size of its input is open: fix the size"):
+        MacCount(analyse(TOPOLOGIES["reshape_where_zero_is_a_length[computed=rows]"].build()))

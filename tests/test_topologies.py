@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from topologies import TOPOLOGIES, Topology
+from topologies.net import Net
 
 from discedit_onnx.calibration.runner import open_session
 from discedit_onnx.editing.plan import Plan, plan_removal, plan_zeroing
@@ -406,6 +407,20 @@ def test_inspect_ends_in_what_would_unlock_more(name: str, said: str):
     conclusion = inspect(Model(TOPOLOGIES[name].build(), Path("model.onnx"))).conclusion
     assert said in conclusion
     assert "\n" not in conclusion
+
+
+def test_who_hides_shapes_holds_back_what_lies_behind():
+    """The operator reads no weight, and of what it makes nothing is known."""
+    inspection = inspect(Model(TOPOLOGIES["custom_operator"].build(), Path("model.onnx")))
+    assert "3 weights, some behind them, where shapes are unknown" in inspection.conclusion
+    net = Net()
+    x = net.op("Mystery", net.input("N", 7), net.weight(7, 8), domain="org.example")
+    inspection = inspect(Model(net.model(x), Path("model.onnx")))
+    assert "org.example.Mystery (1x) may free more: they hold back 1 weights" in (
+        inspection.conclusion
+    )
+    (pin,) = inspection.pinned
+    assert (pin.why, pin.indices) == ("has no rule in org.example", 15)
 
 
 @pytest.mark.parametrize("name", ["subgraph[captured=own]", "local_function_with_a_weight"])

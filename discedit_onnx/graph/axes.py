@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .numbers import Numbers
-from .view import is_float
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -210,9 +209,8 @@ class Equations:
     def hold(self, name: str, node: Node, why: str) -> None:
         """Pin a tensor; a weight so that it is told of, also where nothing else reads it."""
         self.pin_tensor(name, node, why)
-        tensor = self.view.initializers.get(name)
-        if tensor is not None and is_float(tensor.data_type):
-            for axis in range(len(tensor.dims)):
+        if name in self.view.parameters:
+            for axis in range(len(self.view.initializers[name].dims)):
                 self.pin(self.axis(name, axis), node, why)
 
     def close(self) -> None:

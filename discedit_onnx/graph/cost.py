@@ -100,7 +100,7 @@ class MacCount:
     Raises
     ------
     UsageError
-        If they can't be counted, for a length behind the batch is open.
+        If they can't be counted, for a length behind the batch is open, or a shape unknown.
     """
 
     def __init__(self, coupling: Coupling) -> None:
@@ -108,8 +108,8 @@ class MacCount:
         total = count_macs(view)
         if total is None:
             raise UsageError(
-                "the MACs of this model can't be counted, for the size of its input is open or a "
-                "shape is unknown: fix the size, or ask for a share of the parameters"
+                f"the MACs of this model can't be counted, for {_obstacle(view)} ask for a share "
+                "of the parameters"
             )
         self.total = total
         self._view = view
@@ -152,8 +152,7 @@ def count_macs(view: View) -> int | None:
     An open batch may be merged with other axes further on, so products are counted at both numbers
     that it was given, and carried on to one. None if another length is open, or a shape unknown.
     """
-    shapes = [view.shapes.get(name, (None, None)) for name in view.inputs]
-    if not shapes or any(None in shape[1:] for shape in shapes):
+    if _is_open(view):
         return None
     totals = []
     for run in range(len(BATCHES)):
@@ -162,6 +161,23 @@ def count_macs(view: View) -> int | None:
             return None
         totals.append(sum(count for count in macs if count is not None))
     return _for_one_sample(view, totals)
+
+
+def _is_open(view: View) -> bool:
+    """Whether a length of an input other than the batch is open, or there is no input."""
+    shapes = [view.shapes.get(name, (None, None)) for name in view.inputs]
+    return not shapes or any(None in shape[1:] for shape in shapes)
+
+
+def _obstacle(view: View) -> str:
+    """Why products can't be counted, up to what else could be done."""
+    if _is_open(view):
+        return "the size of its input is open: fix the size, or"
+    hiding = next((node for node in view.nodes if view.hides_shapes(node)), None)
+    if hiding is None:
+        return "a shape in it is unknown:"
+    domain = f" of {hiding.domain}" if hiding.domain else ""
+    return f"nothing is known of the shape that {hiding.op} {hiding.label}{domain} makes:"
 
 
 def uncounted(view: View) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .shapes import Shape
     from .view import Node
 
+UNKNOWN_SHAPES = "its shapes are unknown"
 OTHER_LENGTH = "meets an axis of another length: only one open length of an input fits the weights"
 
 
@@ -70,7 +71,7 @@ class Scope:
     def _known(self, name: str) -> Shape:
         shape = self.view.shapes.get(name)
         if shape is None:
-            raise Unsupported("its shapes are unknown")
+            raise Unsupported(UNKNOWN_SHAPES)
         return shape
 
     def attribute(self, name: str, default: Any = None) -> Any:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .axes import Reach
     from .view import Node, View
 
+NO_RULE = "has no rule"
+
 ELEMENTWISE = ("Cast", "Identity", "Not")
 """Operators on single elements by which graphs come to hold one constant twice."""
 
@@ -33,7 +35,10 @@ def solve(view: View, reach: Reach, whole: frozenset[int] = frozenset()) -> Equa
         rule = find_rule(node.op, node.domain, scope.opset)
         try:
             if rule is None:
-                raise Unsupported(_why_not(view, node))
+                why = _why_not(view, node)
+                for name in filter(None, node.inputs):
+                    equations.hold(name, node, why)
+                raise Unsupported(why)
             rule(scope)
         except Unsupported as reason:
             equations.give_up(node, str(reason))
@@ -65,4 +70,4 @@ def _why_not(view: View, node: Node) -> str:
     """Why no rule speaks of a node."""
     if (node.domain, node.op) in view.functions:
         return "is a local function that can't be inlined: it is written for other opsets"
-    return find_barrier(node.op, node.domain) or "has no rule"
+    return find_barrier(node.op, node.domain) or " in ".join(filter(None, (NO_RULE, node.domain)))

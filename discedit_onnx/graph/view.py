@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +29,8 @@ SMALL = 4096
 """Elements up to which a constant is kept in the skeleton: it may be a shape."""
 
 QUANTISED = {
-    "ConvInteger": (1,), "DequantizeLinear": (0,), "MatMulInteger": (0, 1), "QLinearConv": (3,),
-    "QLinearMatMul": (0, 3),
+    "ConvInteger": (1,), "DequantizeLinear": (0,), "MatMulInteger": (0, 1), "QGemm": (0, 3),
+    "QLinearConv": (3,), "QLinearMatMul": (0, 3),
 }  # fmt: skip
 """Operators whose integers stand for numbers, and where they read them."""
 
@@ -126,10 +127,24 @@ class View:
             if not self.varying.isdisjoint((*node.inputs, *node.captured)):
                 self.varying.update(filter(None, node.outputs))
 
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """Constants that were learned, see `parameter_tensors`."""
+        return frozenset(parameter_tensors(self.proto))
+
     def rank(self, name: str) -> int | None:
         """Number of axes of a tensor, where it is known."""
         shape = self.shapes.get(name)
         return None if shape is None else len(shape)
+
+    def hides_shapes(self, node: Node) -> bool:
+        """Whether lengths of what a node reads are known, but not of what it makes."""
+
+        def known(name: str) -> bool:
+            return 0 not in self.facts.lengths.get(name, ((0,),))[0]
+
+        reads, makes = (filter(None, names) for names in (node.inputs, node.outputs))
+        return all(map(known, reads)) and not all(map(known, makes))
 
     def element_type(self, name: str) -> int:
         """`TensorProto.DataType` of a tensor; 0 where it is unknown."""

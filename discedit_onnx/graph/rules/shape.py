@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..axes import Count
-from ..scope import Unsupported
+from ..scope import UNKNOWN_SHAPES, Unsupported
 from .elementwise import broadcast_axis
 from .registry import rule
 
@@ -198,7 +198,7 @@ def _runs(scope: Scope) -> list[tuple[list[int], list[int]]]:
     """
     lengths, out = scope.lengths(0), scope.output_lengths(0)
     if 0 in (*lengths[0], *out[0]):
-        raise Unsupported("its shapes are unknown")
+        raise Unsupported(UNKNOWN_SHAPES)
     first, second = (_match(lengths[run], out[run]) for run in (0, 1))
     if first != second:
         raise Unsupported("mixes axes of open length with others")

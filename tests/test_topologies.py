@@ -336,6 +336,24 @@ def test_what_is_not_a_number_is_noticed():
         Equality(float("nan"), 4, 1e-4, "images", "cpu").require()
 
 
+@pytest.mark.parametrize("fault", ["loads", "runs"])
+def test_an_edited_model_that_does_not_run_is_our_fault(fault: str):
+    """It is not the user's model that failed, nor a batch that was too large."""
+    coupling = analyse(TOPOLOGIES["reshape[target=(0, 144)]"].build())
+    broken = onnx.ModelProto()
+    broken.CopyFrom(coupling.view.proto)
+    reshape = next(node for node in broken.graph.node if node.op_type == "Reshape")
+    if fault == "loads":
+        reshape.op_type = "Mystery"
+    (target,) = (t for t in broken.graph.initializer if t.name == reshape.input[1])
+    target.CopyFrom(onnx.numpy_helper.from_array(np.array([7, 144]), target.name))
+    with pytest.raises(
+        GateError, match="the edited model does not run, though the original does"
+    ) as said:
+        equality(coupling.view.proto, broken, coupling)
+    assert "--batch-size" not in str(said.value)
+
+
 HELD = {
     "custom_operator": ("Mystery", "has no rule"),
     "operator_pinned_on_purpose": ("LRN", "normalises over neighbouring channels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from ..calibration.runner import open_session
-from ..errors import DataError, GateError
+from ..errors import DataError, GateError, ModelError, first_line
 from ..graph.view import weight_tensors
 from .plan import Bias, Plan, Update
 from .rounding import without_rounding
 from .surgery import apply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ..graph.coupling import Coupling
     from ..graph.view import View
@@ -192,17 +193,41 @@ def compare(
         As in `calibrate`.
     origin
         What the feeds are, for the record.
+
+    Raises
+    ------
+    ModelError
+        If the reference does not load or run.
+    GateError
+        If it does, and the candidate does not.
     """
-    models = (without_rounding(model) for model in (reference, candidate))
-    a, b = (open_session(model, device, as_written=True) for model in models)
+    a = open_session(without_rounding(reference), device, as_written=True)
+    with _blamed_on_the_edit():
+        b = open_session(without_rounding(candidate), device, as_written=True)
     names = [output.name for output in reference.graph.output]
     deviation, samples = 0.0, 0
     for feed in feeds:
-        for x, y in zip(a.run(names, feed), b.run(names, feed), strict=True):
+        expected = a.run(names, feed)
+        with _blamed_on_the_edit():
+            found = b.run(names, feed)
+        for x, y in zip(expected, found, strict=True):
             deviation = max(deviation, _deviation(x, y))
         samples += max((len(values) for values in feed.values() if values.ndim), default=1)
     tolerance = HALF_TOLERANCE if _is_half(reference) else TOLERANCE
     return Equality(deviation, samples, tolerance, origin, a.device)
+
+
+@contextlib.contextmanager
+def _blamed_on_the_edit() -> Iterator[None]:
+    """What the original does and the edited model does not is no fault of the user's."""
+    try:
+        yield
+    except ModelError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise GateError(
+            "the edited model does not run, though the original does; nothing was written. Please "
+            f"report this model: {first_line(cause)}"
+        ) from error
 
 
 def _deviation(x: Any, y: Any) -> float:

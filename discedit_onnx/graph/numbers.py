@@ -32,25 +32,37 @@ class Numbers:
         self._view = view
         self._axis = axis
         self._counted: dict[str, Counted] = {}
+        self._lengths: dict[str, Counted] = {}
 
     def counted(self, name: str) -> NDArray[np.int64] | None:
         """All variables that the elements of a number depend on, or None."""
         return _union(self._counted.get(name, []))
 
+    def elements(self, name: str) -> Counted:
+        """For each element, the variables that it depends on, or None."""
+        return self._of(name, self._counted)
+
+    def lengths(self, name: str) -> Counted:
+        """For each element, the variables of the axis whose length it is, or None."""
+        return self._of(name, self._lengths)
+
     def follow(self, node: Node) -> None:
         """Note what the outputs of a node that computes numbers depend on."""
-        counted = self._follow(node)
-        if any(ids is not None for ids in counted):
-            for name in node.outputs:
-                self._counted[name] = counted
+        for known in (self._counted, self._lengths):
+            found = self._follow(node, known)
+            if any(ids is not None for ids in found):
+                for name in node.outputs:
+                    known[name] = found
 
-    def _follow(self, node: Node) -> Counted:
+    def _follow(self, node: Node, known: dict[str, Counted]) -> Counted:
         if node.op in ("Shape", "Size"):
             axes = range(self._view.rank(node.inputs[0]) or 0)
             counted = [self._axis(node.inputs[0], axis) for axis in axes]
             part = slice(node.attributes.get("start", 0), node.attributes.get("end"))
-            return counted[part] if node.op == "Shape" else [_union(counted)]
-        inputs = [self._of(name) for name in node.inputs if name]
+            if node.op == "Shape":
+                return counted[part]
+            return [_union(counted) if known is self._counted else None]
+        inputs = [self._of(name, known) for name in node.inputs if name]
         if node.op in KEEPING:
             return inputs[0]
         if node.op == "Concat":
@@ -60,10 +72,12 @@ class Numbers:
             if picked is not None:
                 return [inputs[0][i] for i in picked]
         size = self._size(node.outputs[0])
+        if known is self._lengths:  # what is computed with a length is none any more
+            return [None] * size
         return [_union([ids for counted in inputs for ids in counted])] * size
 
-    def _of(self, name: str) -> Counted:
-        return self._counted.get(name) or [None] * self._size(name)
+    def _of(self, name: str, known: dict[str, Counted]) -> Counted:
+        return known.get(name) or [None] * self._size(name)
 
     def _size(self, name: str) -> int:
         lengths = self._view.facts.lengths.get(name)

@@ -202,6 +202,24 @@ class Scope:
             extent = Extent(self.node, place, np.asarray(base), counts, depends)
             self._equations.extents.append(extent)
 
+    def follow(
+        self, position: int, element: int, ids: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """Say that an element of a computed input must stay the length of an axis, or as it is.
+
+        What that length is of is cut like the axis then, and the number is right by itself. To be
+        said of every element.
+        """
+        self._told.add(position)
+        numbers, name = self._equations.numbers, self.node.inputs[position]
+        length = numbers.lengths(name)[element]
+        if ids is not None and length is not None:
+            return self.equate(ids, length)
+        self.pin(numbers.elements(name)[element], "reads a number that is computed from its length")
+        if ids is not None:
+            self.pin(ids, "reads a number that does not follow its length")
+        return None
+
     def leave_out(self, place: str | int, ids: NDArray[np.int64]) -> None:
         """Say that an attribute or an input does nothing, and goes as soon as any of these does."""
         if isinstance(place, int):

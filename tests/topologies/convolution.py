@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from .net import SIZE, Net
 from .registry import topology
@@ -161,6 +162,41 @@ def resize_of_some_axes() -> onnx.ModelProto:
     x = net.op("Resize", net.stem(8), "", net.constant(_floats(2, 3)), axes=[2, 3])
     x = net.op("Resize", net.conv(x, 8, 8), "", "", net.ints(8, 4), axes=[1, 3])
     return net.head(net.conv(x, 8, 8), 8)
+
+
+@topology(0.9, form=("whole", "some axes", "own channels"), batch=("N", 2))
+def resize_to_the_size_of_another(form: str, batch: int | str) -> onnx.ModelProto:
+    """A feature pyramid: the sizes are another map's shape, or its height and width at the end."""
+    net = Net(18)
+    fine = net.stem(8, net.input(batch, 3, "H", SIZE))
+    wide = net.conv(fine, 8, 10)
+    coarse = net.op("MaxPool", wide, kernel_shape=[2, 2], strides=[2, 2])
+    coarse = net.relu(net.conv(coarse, 10, 10))
+    shape = net.op("Shape", wide)
+    places = net.op("Slice", shape, net.ints(2), net.ints(4))
+    if form == "whole":
+        up = net.op("Resize", coarse, "", "", shape, mode="nearest")
+    elif form == "some axes":
+        up = net.op("Resize", coarse, "", "", places, axes=[2, 3], mode="linear")
+    else:  # as PyTorch's older exporter writes it
+        own = net.op("Slice", net.op("Shape", coarse), net.ints(0), net.ints(2))
+        sizes = net.op("Concat", own, net.op("Cast", places, to=TensorProto.INT64), axis=0)
+        up = net.op("Resize", coarse, "", "", sizes, mode="nearest")
+    both = net.op("Concat", up, net.op("Sigmoid", wide), axis=1)
+    return net.head(net.relu(net.conv(both, 20, 8)), 8)
+
+
+@topology(0.3)
+def resize_to_a_size_that_is_computed_with() -> onnx.ModelProto:
+    """Twice the half of the channels is not their number once some are gone: they stay."""
+    net = Net(18)
+    x = net.conv(net.stem(8, net.input("N", 3, "H", SIZE)), 8, 8)
+    shape = net.op("Shape", x)
+    batch, channels, height, width = (net.op("Gather", shape, net.ints(i)) for i in range(4))
+    channels = net.op("Mul", net.op("Div", channels, net.ints(2)), net.ints(2))
+    sizes = net.op("Concat", batch, channels, net.op("Mul", height, channels), width, axis=0)
+    x = net.op("Resize", x, "", "", sizes, mode="nearest")
+    return net.head(net.relu(net.conv(net.relu(net.conv(x, 8, 8)), 8, 8)), 8)
 
 
 @topology(0.9, opset=(7, 9, 10))

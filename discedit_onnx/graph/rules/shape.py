@@ -321,13 +321,18 @@ def resize(scope: Scope) -> None:
     axes = [axis % len(shape) for axis in scope.attribute("axes", range(len(shape)))]
     if ratios is not None and ratios.size:
         same = {axis for axis, ratio in zip(axes, ratios, strict=True) if ratio == 1}
-    elif sizes is not None or scope.attribute("scales") is not None:
+    elif scope.has(3) or scope.attribute("scales") is not None:
         same = {axis for axis in axes if shape[axis] and shape[axis] == out_shape[axis]}
     else:
         raise Unsupported("its sizes are computed in the graph")
     same |= set(range(len(shape))) - set(axes)
     out = [scope.ids(0, axis) if axis in same else None for axis in range(len(shape))]
-    if sizes is not None:
+    if sizes is None and scope.has(3):  # as of another map's shape, which must be cut alike then
+        if scope.node.inputs[3] not in scope.view.facts.numbers:
+            raise Unsupported("its sizes are computed in the graph")
+        for element, axis in enumerate(axes):
+            out[axis] = scope.follow(3, element, out[axis])
+    elif sizes is not None:
         found = [(element, out[axis]) for element, axis in enumerate(axes)]
         scope.extent(3, *(Count(element, ids) for element, ids in found if ids is not None))
     scope.emit(out)

@@ -9,7 +9,7 @@ import discedit_onnx as dx
 from discedit_onnx.editing.criteria import Factor, criteria, factors
 from discedit_onnx.editing.order import Limits
 from discedit_onnx.editing.pruner import Pruner
-from discedit_onnx.errors import UsageError
+from discedit_onnx.errors import DataError, UsageError
 from discedit_onnx.graph.coupling import analyse
 from discedit_onnx.scoring.energy import energy
 
@@ -66,6 +66,13 @@ def test_energy_is_relative_to_that_of_the_tensor(known):
     inner = squares[moments.slices["/blocks/blocks.8/Relu_output_0"]]
     made = np.isclose(found[:, None], inner / inner.mean()).any(axis=0)
     assert made.all()
+
+
+@pytest.mark.parametrize("criterion", ["fisher", "energy", "energy*l1"])
+def test_moments_of_another_model_are_refused(known, few, criterion):
+    other = dx.load(few / "fashion_vgg.onnx")
+    with pytest.raises(DataError, match=r"moments are of another model .*; calibrate .*vgg"):
+        dx.prune(other, known[1], sparsity=0.1, criterion=criterion)
 
 
 def test_pruning_by_a_product_is_proved(known):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ..model import Model
     from .histograms import Histograms
     from .second import SecondMoments
 
@@ -166,6 +167,20 @@ class Moments(Tabular):
     def nbytes(self) -> int:
         """Size of all arrays."""
         return sum(array.nbytes for array in self.arrays().values())
+
+    def require_fit(self, model: Model) -> None:
+        """Refuse a model that these are not the moments of.
+
+        Raises
+        ------
+        DataError
+            If it is another one than the images ran through.
+        """
+        if self.source != model.hash:
+            raise DataError(
+                f"the moments are of another model (SHA-256 {self.source[:12]}..., not "
+                f"{model.hash[:12]}...); calibrate {model.path} again"
+            )
 
     def select(self, features: Sequence[str]) -> Moments:
         """The moments of some features only, in the order asked for.

@@ -191,8 +191,7 @@ def find_columns(
     count = classifier_of(model).num_classes
     names = [str(k) for k in range(count)] if data is None else list(data.class_names)
     if moments is not None:
-        if moments.source != model.hash:
-            raise DataError(f"the moments are of another model; calibrate {model.path} again")
+        moments.require_fit(model)
         for name, column in zip(moments.class_names, moments.class_index.tolist(), strict=True):
             if column >= 0:
                 names[column] = name

@@ -117,6 +117,7 @@ class Pruner:
         if part.name == "random":
             return chance(its, self.seed)
         known = require(moments, self.criterion)
+        known.require_fit(current)
         if part.name == ENERGY:
             return energy(its, known)
         comparison = comparison_for(self.join, known)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..calibration.placement import tap_components
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..tables import Table, Tabular
 from .certificates import CERTIFIED_BY, certify
 from .comparison import Comparison, OneVsRest, Pairs, single_classes
@@ -170,11 +170,7 @@ def score(
         If the moments are of another model, or do not hold what the witness needs.
     """
     found = find_witness(witness)
-    if moments.source != model.hash:
-        raise DataError(
-            f"the moments are of another model (SHA-256 {moments.source[:12]}..., not "
-            f"{model.hash[:12]}...); calibrate {model.path} again"
-        )
+    moments.require_fit(model)
     single = single_classes(moments)
     comparison = OneVsRest(single) if comparison is None else comparison
     _require_room(moments, comparison)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,23 @@ def test_reductions_of_classes_and_of_pairs(model, coupling, planted):
     for name in ("median", "top-0", "top-", "top-k"):
         with pytest.raises(UsageError, match="no reduction named"):
             saliency(rest, name)
+
+
+@pytest.mark.parametrize("join", ["max", "mean", "min", "top-3", "pairwise-min", "pairwise-mean"])
+def test_no_bounds_are_not_joined(model, coupling, planted, join):
+    """Of the totals of all classes there is no bound; of one class, none of pairs."""
+    mixed = planted[0]
+    kept = {"(all)": [-1], "a": [0], "a, (other)": [0, -1]}
+    for names, index in kept.items():
+        moments = replace(
+            mixed, class_names=tuple(names.split(", ")), class_index=np.array(index),
+            **{name: getattr(mixed, name)[: len(index)] for name in ("count", "mean", "comoment")},
+        )  # fmt: skip
+        if names != "(all)" and "pairwise" not in join:
+            assert np.isfinite(dx.prune(model, moments, sparsity=0.05, join=join).sparsity)
+            continue
+        with pytest.raises(DataError, match=r"classes one by one.*--classes.*criterion"):
+            dx.prune(model, moments, sparsity=0.05, join=join, criterion="fisher")
 
 
 def test_pruning_joins_classes_as_asked(model, coupling, planted):

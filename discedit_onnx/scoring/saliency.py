@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..calibration.placement import tap_components
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..tables import Table, Tabular
 from .certificates import CERTIFIED_BY, certify
 from .comparison import Comparison, OneVsRest, Pairs, single_classes
@@ -289,11 +289,19 @@ def saliency(scores: Scores, reduction: str = DEFAULT_REDUCTION) -> NDArray[np.f
     ------
     UsageError
         If there is no such reduction, or it needs another comparison than the scores hold.
+    DataError
+        If they hold no bounds: moments may hold all classes together, or one and the others.
     """
     found = find_reduction(reduction)
     if found.pairwise != isinstance(scores.comparison, Pairs):
         wanted = "all pairs" if found.pairwise else "classes against the rest"
         raise UsageError(f"{reduction} joins scores of {wanted}; score these")
+    if not len(scores.comparison):
+        joins, classes = ("pairs", "two") if found.pairwise else ("each class", "some")
+        raise DataError(
+            f"{reduction} joins bounds of {joins}, and the moments hold too few classes one by "
+            f"one: calibrate with --classes and {classes} of them, or take another criterion"
+        )
     joined = found.join(scores.per_component(scores.bounds))
     seen = np.isin(np.arange(scores.components), scores.component)
     return np.where(seen, joined, np.inf)

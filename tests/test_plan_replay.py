@@ -12,6 +12,7 @@ import onnx
 import pytest
 from test_plan_values import new_values
 from test_topologies import random_removal
+from tiny_models import classifier, saved
 from topologies import TOPOLOGIES
 
 import discedit_onnx as dx
@@ -219,3 +220,21 @@ def test_multiples_for_devices(monkeypatch):
     assert fast_multiple("cuda:1") == 8
     monkeypatch.setattr(latency, "_offered", lambda: ["CUDAExecutionProvider"])
     assert fast_multiple("auto") == 8
+
+
+def test_data_of_another_model_are_refused(tmp_path):
+    """Before any work, by each that takes them: they would be fed to other inputs."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    model = saved(classifier(), tmp_path / "one")
+    other = saved(classifier(channels_last=True), tmp_path / "other")
+    data = dx.open_data(other, np.zeros((8, 6, 5, 1), np.float32))
+    plan = dx.prune(model, sparsity=0.1, criterion="l1").plan
+    asked = {"criterion": "l1", "refit": "off", "sparsity": 0.1}
+    for refused in (
+        lambda: dx.prune(model, data=data, **asked),
+        lambda: dx.prune(model, data=data, sparsity=0.1),
+        lambda: replay(model, plan, data=data),
+    ):
+        with pytest.raises(DataError, match=r"was opened for .* open it for that model"):
+            refused()

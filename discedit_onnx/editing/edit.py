@@ -161,7 +161,8 @@ def replay(model: Model, plan: Plan, *, data: Dataset | None = None, device: str
     Raises
     ------
     DataError
-        If the plan is for another model, or no plan for this one.
+        If the plan is for another model, or no plan for this one, or the data were opened for
+        another model.
     GateError
         As `carry_out` does.
     """
@@ -170,6 +171,8 @@ def replay(model: Model, plan: Plan, *, data: Dataset | None = None, device: str
             f"the plan is for another model (SHA-256 {plan.source[:12]}..., not "
             f"{model.hash[:12]}...) than {model.path}"
         )
+    if data is not None:
+        data.require_fit(model)
     coupling = analyse(model.proto, plan.reach)
     components = _components(coupling, plan)
     planner = plan_zeroing if plan.zeros else plan_removal

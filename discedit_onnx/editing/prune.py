@@ -108,10 +108,13 @@ def prune(
         If the criterion, the ranking, the refit or the way to join classes is unknown, not exactly
         one of `budget` and `sparsity` is given, or the graph does not allow the budget.
     DataError
-        If data or moments are needed and not given, or the moments are of another model.
+        If data or moments are needed and not given, the moments are of another model, or the data
+        were opened for another.
     GateError
         If the result is not equal to the masked original.
     """
+    if data is not None:
+        data.require_fit(model)
     wanted = _one_of(budget, sparsity)
     require_count("rounds", rounds)
     _require_known("ranking", ranking, RANKINGS)

@@ -225,6 +225,24 @@ def test_a_calibration_data_reader(model, pixels):
     assert_same(data, pixels, [-1] * COUNT)
 
 
+@pytest.mark.parametrize("given", ["y list", "y tuple", "x list", "x list of arrays", "pair"])
+def test_a_mapping_of_what_arrays_can_be_made_of(model, pixels, given):
+    """Read as arrays by name, not as an iterable of its keys."""
+    x, y = prepared(pixels), np.asarray(LABELS)
+    data = {
+        "y list": {"x": x, "y": y.tolist()},
+        "y tuple": {"x": x, "y": tuple(LABELS)},
+        "x list": {"x": pixels.tolist(), "y": y},
+        "x list of arrays": {"x": list(x), "y": y},
+        "pair": ({"x": list(x)}, y.tolist()),
+    }[given]
+    if given == "x list":
+        with pytest.raises(DataError, match="int64"):
+            list(open_data(model, data).batches(2))
+        return
+    assert_same(open_data(model, data), pixels)
+
+
 def test_a_stream_larger_than_memory_goes_to_a_file(model, pixels, monkeypatch):
     monkeypatch.setattr(stream, "IN_MEMORY", 100)
     data = open_data(

@@ -112,10 +112,10 @@ class Stream:
 def open_python(name: str, given: object, classifier: Classifier) -> ArrayTable | Stream:
     """Take what a Python program gives.
 
-    One of: an array of samples; a mapping of arrays by input, perhaps with "labels"; a pair of
-    either and an array of labels; an ONNX Runtime CalibrationDataReader; an iterable of feeds, of
-    arrays, or of pairs of either and labels. An item of an iterable is a batch, or one sample if
-    it lacks the first axis.
+    One of: an array of samples; a mapping of arrays, or of lists, by input, perhaps with "labels";
+    a pair of either and an array of labels; an ONNX Runtime CalibrationDataReader; an iterable of
+    feeds, of arrays, or of pairs of either and labels. An item of an iterable is a batch, or one
+    sample if it lacks the first axis.
 
     Raises
     ------
@@ -134,9 +134,7 @@ def open_python(name: str, given: object, classifier: Classifier) -> ArrayTable 
 
 
 def _are_rows(given: object) -> bool:
-    return isinstance(given, np.ndarray) or (
-        isinstance(given, Mapping) and all(isinstance(v, np.ndarray) for v in given.values())
-    )
+    return isinstance(given, np.ndarray | Mapping)
 
 
 def _named(given: Any, classifier: Classifier) -> dict[str, Array]:

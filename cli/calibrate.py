@@ -102,7 +102,7 @@ def command(
     the output, and the same command goes on from there.
     """
     from discedit_onnx.calibration.checkpoint import Checkpoint
-    from discedit_onnx.calibration.gathering import Shard
+    from discedit_onnx.calibration.shards import Shard
     from discedit_onnx.files import real_path
     from discedit_onnx.model import check_output
 
@@ -177,12 +177,9 @@ def _wanted(
 ) -> Wanted:
     """What was asked for."""
     from discedit_onnx.calibration.gathering import Wanted
-    from discedit_onnx.calibration.taps import FEATURES, GATHERED
+    from discedit_onnx.calibration.taps import GATHERED
     from discedit_onnx.editing.forgetting.classes import find_class
 
-    for name in features:
-        if name not in FEATURES:
-            raise UsageError(f"--features {name}: no such feature; there are {', '.join(FEATURES)}")
     found = None if edges is None else dx.load_moments(edges).histograms
     if edges is not None and found is None:
         raise UsageError(f"--edges {edges}: those moments hold no histograms")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from discedit_onnx.calibration.data import Dataset
-    from discedit_onnx.calibration.gathering import Shard
     from discedit_onnx.calibration.moments import Moments
+    from discedit_onnx.calibration.shards import Shard
     from discedit_onnx.evaluation import Evaluation
     from discedit_onnx.model import Model
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from . import evaluation
 from .calibration import gathering
-from .calibration.gathering import DEFAULT, EVERYTHING, Shard, Wanted
+from .calibration.gathering import DEFAULT, Wanted
 from .calibration.opening import open_data
 from .calibration.placement import taps_of
+from .calibration.shards import EVERYTHING, Shard
 from .calibration.storage import load_moments
 from .editing.budget import Budget
 from .editing.forget import forget

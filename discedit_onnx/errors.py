@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import SupportsIndex
+
 
 class DisceditError(Exception):
     """Base of all errors that a user can mend; the message is one line and names the mend."""
@@ -41,20 +49,53 @@ def first_line(error: Exception) -> str:
         return type(error).__name__
 
 
-def require_count(name: str, value: int) -> None:
-    """Refuse a number of things below 1.
+def require_whole(name: str, value: SupportsIndex) -> None:
+    """Refuse what is no whole number, of Python or of NumPy.
 
     Raises
     ------
     UsageError
         Naming the argument.
     """
-    if value < 1:
-        raise UsageError(f"{name} {value}: give a number from 1 on")
+    try:
+        operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"{name} {value!r} is no whole number; give one") from error
+
+
+def require_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of things below 1, or below another least.
+
+    Raises
+    ------
+    UsageError
+        Naming the argument.
+    """
+    require_whole(name, value)
+    if value < least:
+        raise UsageError(f"{name} {value}: give a number from {least} on")
+
+
+def require_finite(name: str, value: float) -> None:
+    """Refuse what is no number, or none that can be compared with others.
+
+    Raises
+    ------
+    UsageError
+        Naming the argument.
+    """
+    try:
+        finite = math.isfinite(value)
+    except TypeError as error:
+        raise UsageError(f"{name} {value!r} is no number; give one") from error
+    except OverflowError:  # of a whole number that is larger than any float
+        finite = False
+    if not finite:
+        raise UsageError(f"{name} {value} is not a finite number")
 
 
 def require_several(name: str, value: object) -> None:
-    """Refuse one string where a sequence of them is taken: it would be read letter by letter.
+    """Refuse one thing where a sequence is taken: a string would be read letter by letter.
 
     Raises
     ------
@@ -63,3 +104,5 @@ def require_several(name: str, value: object) -> None:
     """
     if isinstance(value, str):
         raise UsageError(f"{name} {value!r} is one string; give ({value!r},)")
+    if not isinstance(value, Collection):
+        raise UsageError(f"{name} {value!r} is no sequence; give one, () where there is none")

@@ -12,6 +12,7 @@ from tiny_models import CLASS_NAMES, classifier, saved, write_images
 
 import discedit_onnx as dx
 from discedit_onnx.calibration.gathering import Wanted
+from discedit_onnx.calibration.shards import Shard
 from discedit_onnx.editing.forget import find_columns
 from discedit_onnx.editing.forgetting.components import Amount
 from discedit_onnx.errors import DataError, UsageError, first_line
@@ -80,6 +81,73 @@ def test_counts_start_at_one(model, data, number):
     refused(f"rounds {says}", dx.prune, model, sparsity=0.1, criterion="l1", rounds=number)
 
 
+@pytest.mark.parametrize("number", [1.5, "2", None])
+def test_counts_are_whole_numbers(model, data, number):
+    says = f"{number!r} is no whole number"
+    for name in ("round_to", "min_channels"):
+        refused(f"{name} {says}", dx.Limits, **{name: number})
+    refused(f"--round-to {says}", dx.Way, round_to=number)
+    for function in (dx.calibrate, dx.evaluate, predict):
+        refused(f"batch_size {says}", function, model, data, batch_size=number)
+    for name in ("rounds", "seed"):
+        refused(f"{name} {says}", dx.prune, model, sparsity=0.1, criterion="l1", **{name: number})
+    refused(f"seed {says}", dx.open_data, model, data.source.name, seed=number)
+    if number is not None:
+        refused(
+            f"num_samples {says}", dx.open_data, model, data.source.name, num_samples=number
+        )  # fmt: skip
+    refused(f"classes {says}", Wanted, classes=(number,))
+    for both in ((number, 2), (1, number)):
+        refused(says, Shard, *both)
+
+
+def test_a_seed_is_not_negative(model, data):
+    refused("seed -1: give a number from 0 on", dx.open_data, model, data.source.name, seed=-1)
+    refused("seed -1: give a", dx.prune, model, sparsity=0.1, criterion="random", seed=-1)
+    refused("num_samples 0: give a", dx.open_data, model, data.source.name, num_samples=0)
+    assert dx.prune(model, sparsity=0.1, criterion="random", seed=np.int64(1)).sparsity >= 0.1
+
+
+@pytest.mark.parametrize("number", ["a", None, [0.1], 10**400])
+def test_what_is_no_number(model, data, number):
+    moments = dx.calibrate(model, data)
+    says = "is no number" if number != 10**400 else "is not a finite number"
+    refused(says, dx.Budget, "macs", number)
+    refused(says, Amount, "share", number)
+    refused(says, dx.Way, max_drop=number)
+    if number is not None:
+        refused(says, dx.Way, strength=number)
+        refused(says, dx.score, model, moments, confidence=number)
+        refused(says, dx.prune, model, sparsity=number)
+
+
+def test_flags_are_true_or_false():
+    for name in ("remove", "refit", "keep_head", "refit_head", "drop_output"):
+        refused(f"{name} 'yes': give True or False", dx.Way, **{name: "yes"})
+
+
+@pytest.mark.parametrize("budget", [0.5, "50%"])
+def test_a_budget_has_a_kind(model, budget):
+    refused(f'budget {budget!r}: give one as Budget("macs", 0.5)', dx.prune, model, budget=budget)
+
+
+def test_names_that_are_no_text(model, data):
+    moments = dx.calibrate(model, data)
+    refused(
+        "no criterion named '5'; there are", dx.prune, model, moments, sparsity=0.1, criterion=5
+    )
+    refused("no reduction named None; there are", dx.prune, model, moments, sparsity=0.1, join=None)
+
+
+def test_what_is_wanted_is_there():
+    refused("--features foo: no such feature; there are mean", Wanted, ("foo",))
+    refused("features (): name one", Wanted, ())
+    refused("features ('mean', 'mean'): name one", Wanted, ("mean", "mean"))
+    for name in ("features", "classes"):
+        refused(f"{name} 3 is no sequence", Wanted, **{name: 3})
+    refused("only None is no sequence", dx.Limits, only=None)
+
+
 def test_one_string_where_several_are_taken(model, data):
     for name in ("only", "exclude"):
         refused(f"{name} 'w1' is one string; give ('w1',)", dx.Limits, **{name: "w1"})
@@ -90,6 +158,16 @@ def test_one_string_where_several_are_taken(model, data):
 def test_one_class_needs_no_list(model):
     assert find_columns(model, None, "bee")[1] == [1]
     assert find_columns(model, None, "cat, bee")[1] == [2, 1]
+    assert find_columns(model, None, 1)[1] == [1]
+    assert find_columns(model, None, np.int64(2))[1] == [2]
+    assert find_columns(model, None, np.array([2, 0]))[1] == [2, 0]
+    assert find_columns(model, None, {2})[1] == [2]
+
+
+@pytest.mark.parametrize("wrong", [1.0, True, np.float32(1.7), np.True_, None])
+def test_what_is_no_class(model, wrong):
+    for classes in (wrong, [wrong]):
+        refused(f"no class {wrong!r}; there are 0 ant", find_columns, model, None, classes)
 
 
 def test_moments_that_are_missing():

@@ -15,7 +15,6 @@ from tiny_models import CLASS_NAMES, TAPS, classifier, saved, write_images
 from discedit_onnx.calibration import gathering, lanes, tapped
 from discedit_onnx.calibration.checkpoint import Checkpoint, Interrupted, signals_deferred
 from discedit_onnx.calibration.gathering import (
-    Shard,
     Wanted,
     calibrate,
     gather,
@@ -24,6 +23,7 @@ from discedit_onnx.calibration.gathering import (
 )
 from discedit_onnx.calibration.histograms import fold_of, pilot_of
 from discedit_onnx.calibration.opening import open_data
+from discedit_onnx.calibration.shards import Shard
 from discedit_onnx.calibration.tapped import TappedModel
 from discedit_onnx.calibration.taps import FEATURES
 from discedit_onnx.errors import DataError, UsageError
@@ -162,6 +162,13 @@ def test_shards_cover_every_sample_once_in_whole_batches(total, size, of):
 def test_shards_that_are_not_there(text):
     with pytest.raises(UsageError, match="i/n"):
         Shard.parse(text)
+
+
+@pytest.mark.parametrize("both", [(0, 3), (4, 3), (3, 2), (1, 0), (-1, 3)])
+def test_shards_that_are_made_wrong(both):
+    """Of one that is not there, all that comes is no samples."""
+    with pytest.raises(UsageError, match=f"--shard {both[0]}/{both[1]}: give it as i/n"):
+        Shard(*both)
 
 
 def test_all_features_and_classes_that_are_kept(model, data):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError, require_several
 from ..model import load
-from .gathering import DEFAULT, Shard, Wanted, facts_of, gather, plan_run
+from .gathering import DEFAULT, Wanted, facts_of, gather, plan_run
 from .lanes import lanes_for
 from .moments import Moments
+from .shards import Shard
 from .tapped import TappedModel, open_tapped
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..errors import UsageError, require_count, require_several
+from ..errors import UsageError, require_count, require_several, require_whole
 from .accumulator import Accumulator
 from .checkpoint import Interrupted, signals_deferred
 from .histograms import Histograms, pilot_of, quantile_edges
@@ -21,8 +21,9 @@ from .lanes import lanes_for, side_by_side
 from .moments import SHARDS, Moments
 from .second import SecondMoments
 from .session import import_onnxruntime
+from .shards import EVERYTHING
 from .tapped import open_tapped
-from .taps import GATHERED
+from .taps import FEATURES, GATHERED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,50 +36,12 @@ if TYPE_CHECKING:
     from .histograms import Edges
     from .keeping import Kept
     from .runner import Progress
+    from .shards import Shard
     from .tapped import Observed, TappedModel
     from .taps import Tap
 
 NOT_COUNTED = -1
 """Index of a sample that made the edges, so that histograms leave it out."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of several equal parts of the data, as `--shard 2/8` names it.
-
-    Attributes
-    ----------
-    number
-        From 1 to `of`.
-    of
-        How many parts there are.
-    """
-
-    number: int = 1
-    of: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """The shard named `i/n`.
-
-        Raises
-        ------
-        UsageError
-            If there is no such shard.
-        """
-        number, _, of = text.partition("/")
-        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise UsageError(f"--shard {text}: give it as i/n, from 1/n to n/n")
-        return cls(int(number), int(of))
-
-    def places(self, total: int, size: int) -> npt.NDArray[np.int64]:
-        """Its samples. Shards are whole batches, so that batches are those of a single run."""
-        batches = -(-total // size)
-        start, end = (batches * i // self.of * size for i in (self.number - 1, self.number))
-        return np.arange(start, min(end, total), dtype=np.int64)
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +67,17 @@ class Wanted:
 
     def __post_init__(self) -> None:
         require_several("features", self.features)
+        require_several("classes", self.classes)
+        for name in self.features:
+            if name not in FEATURES:
+                there = ", ".join(FEATURES)
+                raise UsageError(f"--features {name}: no such feature; there are {there}")
+        if not self.features or len(set(self.features)) < len(self.features):
+            raise UsageError(f"features {self.features}: name one at least, and none twice")
+        for index in self.classes:
+            require_whole("classes", index)
 
 
-EVERYTHING = Shard()
 DEFAULT = Wanted()
 
 

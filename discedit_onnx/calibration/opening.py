@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError, ModelError, UsageError, first_line
+from ..errors import DataError, ModelError, UsageError, first_line, require_count
 from .classes import UNKNOWN, GivenLabels, match
 from .classifier import classifier_of
 from .conventions import beside, find_preprocess
@@ -97,8 +97,9 @@ def open_data(
     """
     if labels not in LABELS:
         raise UsageError(f"labels {labels!r}: may be {' or '.join(LABELS)}")
-    if num_samples is not None and num_samples < 1:
-        raise UsageError(f"{num_samples} samples: take at least one")
+    if num_samples is not None:
+        require_count("num_samples", num_samples)
+    require_count("seed", seed, least=0)
     classifier = classifier_of(model)
 
     def settings() -> Preprocess:

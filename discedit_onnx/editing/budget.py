@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from ..errors import UsageError
+from ..errors import UsageError, require_finite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,8 +74,7 @@ class Budget:
             raise UsageError(
                 f"{self.kind} {self.amount!r} is no number; Budget.parse reads such text"
             )
-        if not math.isfinite(self.amount):
-            raise UsageError(f"{self.kind} {self.amount:g} is not a finite number")
+        require_finite(self.kind, self.amount)
         fits, interval = self.amount > 0, "positive"
         if self.kind == "sparsity":
             fits = self.amount >= 0

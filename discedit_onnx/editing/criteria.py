@@ -54,7 +54,7 @@ def factors(criterion: str) -> tuple[Factor, ...]:
         If it can't be read, or names what there is not.
     """
     found = []
-    for part in criterion.split("*"):
+    for part in str(criterion).split("*"):
         name, _, power = part.strip().partition("^")
         if name not in criteria():
             raise UsageError(

@@ -65,7 +65,7 @@ class Forgetting(Edit):
 def forget(
     model: Model,
     moments: Moments | None,
-    classes: Sequence[int | str],
+    classes: int | str | Sequence[int | str],
     way: Way = Way(),  # noqa: B008  (frozen)
     *,
     data: Dataset | None = None,
@@ -80,7 +80,7 @@ def forget(
     moments
         Of this model. Needed at level features, where they can be gathered from `data` too.
     classes
-        Indices or names; a single name needs no list.
+        Indices or names; a single one needs no list.
     way
         How.
     data
@@ -174,7 +174,7 @@ def _done(job: Job) -> Forgetting:
 def find_columns(
     model: Model,
     moments: Moments | None,
-    classes: Sequence[int | str],
+    classes: int | str | Sequence[int | str],
     data: Dataset | None = None,
 ) -> tuple[tuple[str, ...], list[int]]:
     """Names of all columns of the head, and the columns to be forgotten.

@@ -117,6 +117,7 @@ def prune(
         data.require_fit(model)
     wanted = _one_of(budget, sparsity)
     require_count("rounds", rounds)
+    require_count("seed", seed, least=0)
     _require_known("ranking", ranking, RANKINGS)
     _require_known("refit", refit, (None, *REFITS))
     criterion, refit = defaults(criterion, refit, data is not None, moments is not None)
@@ -139,7 +140,11 @@ def _require_known(name: str, value: str | None, known: Sequence[str | None]) ->
 def _one_of(budget: Budget | None, sparsity: float | None) -> Budget:
     if (budget is None) == (sparsity is None):
         raise UsageError("give exactly one of a budget and a sparsity")
-    return Budget("sparsity", sparsity) if budget is None else budget  # type: ignore[arg-type]
+    if budget is None:
+        return Budget("sparsity", sparsity)  # type: ignore[arg-type]
+    if not isinstance(budget, Budget):
+        raise UsageError(f'budget {budget!r}: give one as Budget("macs", 0.5)')
+    return budget
 
 
 def check_request(

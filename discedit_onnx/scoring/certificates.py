@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, require_finite
 from .binned import representatives
 from .comparison import Comparison, OneVsRest, single_classes
 from .confidence import band_width, difference_bound, gap_and_spreads
@@ -232,6 +232,7 @@ def error_of_each(confidence: float, comparisons: int) -> float:
     UsageError
         If the confidence is not between 0 and 1.
     """
+    require_finite("confidence", confidence)
     if not 0.0 < confidence < 1.0:
         raise UsageError(f"a confidence lies between 0 and 1, not at {confidence:g}; try 0.95")
     return (1.0 - confidence) / max(comparisons, 1)

@@ -248,7 +248,7 @@ def find_reduction(name: str) -> Reduction:
     """
     if name in REDUCTIONS:
         return REDUCTIONS[name]
-    top = re.fullmatch(r"top-([1-9]\d*)", name)
+    top = re.fullmatch(r"top-([1-9]\d*)", str(name))
     if top is None:
         raise UsageError(f"no reduction named {name!r}; there are {', '.join(REDUCTIONS)}, top-3")
     number = int(top[1])

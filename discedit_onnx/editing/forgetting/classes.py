@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
@@ -13,7 +15,7 @@ SHOWN = 12
 """Classes that an error message lists."""
 
 
-def find_classes(names: Sequence[str], wanted: str | Sequence[int | str]) -> list[int]:
+def find_classes(names: Sequence[str], wanted: int | str | Sequence[int | str]) -> list[int]:
     """Indices of the classes to forget, each once, where the request makes sense.
 
     Parameters
@@ -21,7 +23,7 @@ def find_classes(names: Sequence[str], wanted: str | Sequence[int | str]) -> lis
     names
         Of all classes.
     wanted
-        Indices, names, or several of them in one string, separated by commas.
+        An index, a name, several of these, or several in one string, separated by commas.
 
     Raises
     ------
@@ -29,7 +31,9 @@ def find_classes(names: Sequence[str], wanted: str | Sequence[int | str]) -> lis
         If a class is unknown, or none or all are to be forgotten.
     """
     found: dict[int, None] = {}
-    for item in [wanted] if isinstance(wanted, str) else wanted:
+    if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+        wanted = [wanted]
+    for item in wanted:
         # A name may hold commas itself: "tench, Tinca tinca".
         split = isinstance(item, str) and item not in names and "," in item
         parts = item.split(",") if split and isinstance(item, str) else [item]
@@ -59,10 +63,10 @@ def find_class(names: Sequence[str], wanted: int | str) -> int:
             raise UsageError(f"classes {several} are all named {wanted!r}; give an index")
         return called[0]
     try:
-        index = int(wanted)
-    except ValueError:
+        index = int(wanted) if isinstance(wanted, str) else operator.index(wanted)
+    except (TypeError, ValueError):  # 1.7 is no class, and not class 1 either
         index = -1
-    if not 0 <= index < len(names):
+    if isinstance(wanted, bool) or not 0 <= index < len(names):
         known = ", ".join(f"{i} {name}" for i, name in enumerate(names[:SHOWN]))
         more = ", ..." if len(names) > SHOWN else ""
         raise UsageError(f"no class {wanted!r}; there are {known}{more}")

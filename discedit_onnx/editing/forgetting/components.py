@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...errors import DataError, UsageError
+from ...errors import DataError, UsageError, require_finite
 from ..order import Limits, removal_order
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ class Amount:
     value: float = 0.08
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise UsageError(f"{self.kind} {self.value:g} is not a finite number")
+        require_finite(self.kind, self.value)
         if self.kind == "share" and not 0 < self.value < 1:
             raise UsageError(f"share {self.value:g} is not in (0, 1)")
         if self.kind == "count" and not (self.value >= 1 and self.value == int(self.value)):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import DataError, UsageError
+from ...errors import DataError, UsageError, require_count, require_finite
 from ...scoring.saliency import DEFAULT_WITNESS
 from ..order import Limits
 from .components import Amount
@@ -78,14 +77,17 @@ class Way:
             raise UsageError(f"no level {self.level!r}; there are {', '.join(LEVELS)}")
         if self.method not in METHODS:
             raise UsageError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
+        for name in ("remove", "refit", "keep_head", "refit_head", "drop_output"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} {getattr(self, name)!r}: give True or False")
+        require_finite("max_drop", self.max_drop)
         if not 0 <= self.max_drop < 1:
             raise UsageError(f"--max-drop {100 * self.max_drop:g} is not in [0, 100) points")
-        if self.strength is not None and not math.isfinite(self.strength):
-            raise UsageError(f"strength {self.strength:g} is not a finite number")
-        if self.strength is not None and self.strength < 0:
-            raise UsageError(f"strength {self.strength:g} is below 0")
-        if self.round_to < 1:
-            raise UsageError(f"--round-to {self.round_to}: give a number from 1 on")
+        if self.strength is not None:
+            require_finite("strength", self.strength)
+            if self.strength < 0:
+                raise UsageError(f"strength {self.strength:g} is below 0")
+        require_count("--round-to", self.round_to)
         if self.keep_head and self.refit_head:
             raise UsageError("give one of --keep-head and --refit-head")
         if self.level != "features" and (self.remove or self.keep_head or self.refit_head):

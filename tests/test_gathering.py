@@ -123,6 +123,25 @@ def test_given_edges_are_used_and_every_sample_is_counted(model, data):
         gathered(model, data, wanted=Wanted(edges=edges[1:]))
 
 
+def test_edges_that_bins_can_not_have(model, data):
+    """Bins are numbered in eight bits, and of edges that do not ascend some hold nothing."""
+    edges = np.zeros((sum(tap.length for tap in TAPS), 3), np.float32)
+    for row, says in {
+        (0, 1, np.nan): "finite",
+        (0, 2, 1): "ascend",
+        (0, 1, 1e39): "finite",
+    }.items():
+        with pytest.raises(UsageError, match=rf"--edges: .*{says}.*give"):
+            Wanted(edges=np.broadcast_to(np.array(row), edges.shape))
+    for wrong in (edges[:, 0], edges[..., None], edges[:, :0], np.zeros((len(edges), 256))):
+        with pytest.raises(UsageError, match=r"--edges: .* 1 to 255 .*give"):
+            Wanted(edges=wrong)
+    many = np.broadcast_to(np.linspace(-5, -4, 255, dtype=np.float32), (len(edges), 255))
+    counted = gathered(model, data, wanted=Wanted(edges=many)).histograms
+    assert counted.counts[:, :, 0, 255].sum() == len(data)
+    assert Wanted(edges=edges).edges is edges, "equal ones are those of a channel that is dead"
+
+
 @pytest.mark.parametrize("of", [1, 2, 3, 7, 20])
 def test_shards_merge_to_the_single_run(model, data, of):
     wanted = Wanted(second=True)

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from ..errors import UsageError, require_count, require_several, require_whole
 from .accumulator import Accumulator
 from .checkpoint import Interrupted, signals_deferred
-from .histograms import Histograms, pilot_of, quantile_edges
+from .histograms import Histograms, check_edges, pilot_of, quantile_edges
 from .keeping import what_to_keep
 from .lanes import lanes_for, side_by_side
 from .moments import SHARDS, Moments
@@ -76,6 +76,8 @@ class Wanted:
             raise UsageError(f"features {self.features}: name one at least, and none twice")
         for index in self.classes:
             require_whole("classes", index)
+        if self.edges is not None:
+            check_edges(self.edges)
 
 
 DEFAULT = Wanted()

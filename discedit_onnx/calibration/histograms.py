@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from .sums import blocks
 
 BINS = 64
 """Bins of each channel, the two that are open at one end included."""
+
+MOST_EDGES = np.iinfo(np.uint8).max
+"""Of each channel: `bin_of` numbers bins in eight bits."""
 
 FOLDS = 2
 """A witness can be learned on one fold of the images and certified on the other."""
@@ -140,6 +143,27 @@ def bin_of(values: npt.NDArray[np.float32], edges: Edges) -> npt.NDArray[np.uint
         np.greater(values, edge, out=above)
         found += above.view(np.uint8)  # as they are: no copy of another type
     return found
+
+
+def check_edges(edges: npt.NDArray[np.floating]) -> None:
+    """Refuse edges that no bins lie between, before an image is counted.
+
+    Raises
+    ------
+    UsageError
+        If they are not of shape (C, B - 1), finite float32 numbers, and ascending.
+    """
+    if edges.ndim != 2 or not 1 <= edges.shape[1] <= MOST_EDGES:
+        raise UsageError(
+            f"--edges: of shape {edges.shape}, but a channel has 1 to {MOST_EDGES} edges: give a "
+            "row of them for each"
+        )
+    with np.errstate(over="ignore"):
+        counted = edges.astype(np.float32)
+    if not np.isfinite(counted).all() or (np.diff(counted, axis=1) < 0).any():
+        raise UsageError(
+            "--edges: they are not finite, or do not ascend: give each channel's sorted"
+        )
 
 
 def quantile_edges(values: npt.NDArray[np.floating], bins: int = BINS) -> Edges:

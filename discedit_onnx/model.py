@@ -46,6 +46,36 @@ WIDTHS = {
 """Bits of a number of each type, where its bytes lie one after the other."""
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """A file as it was at some time.
+
+    Attributes
+    ----------
+    path
+        Absolute, for the process may go to another folder.
+    size, changed
+        Its bytes, and when it was written, in nanoseconds.
+    """
+
+    path: Path
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, file: Path) -> Stamp:
+        """The file as it is now."""
+        found = file.stat()
+        return cls(file.absolute(), found.st_size, found.st_mtime_ns)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file is still as it was."""
+        with contextlib.suppress(OSError):
+            return Stamp.of(self.path) == self
+        return False
+
+
 @dataclass(frozen=True, repr=False)
 class Model(Tabular):
     """A model and the files that it came from.
@@ -57,18 +87,21 @@ class Model(Tabular):
         that are only moved written as they are read, lengths of 0 or -1 made open, and each node
         behind those that it reads. Never changed in place.
     path
-        The file that it was read from.
+        The file that it was read from, as it was named.
     external
         The external data files that it referred to, in name order.
     inlined
         Names of the local functions, and of the If nodes with one branch only to take, that were
         written out.
+    stamps
+        The file and the external data files as they were read.
     """
 
     proto: onnx.ModelProto
     path: Path
     external: tuple[Path, ...] = ()
     inlined: tuple[str, ...] = ()
+    stamps: tuple[Stamp, ...] = ()
 
     def tables(self) -> Iterator[Table]:
         """What it is called, takes and gives."""
@@ -86,11 +119,38 @@ class Model(Tabular):
     def hash(self) -> str:
         """SHA-256 of the file and then of its external data files."""
         digest = hashlib.sha256()
-        for file in (self.path, *self.external):
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
+        for chunk in self.content():
+            digest.update(chunk)
         return digest.hexdigest()
+
+    def content(self) -> Iterator[bytes]:
+        """The bytes of the file and then of its external data files, part by part.
+
+        Raises
+        ------
+        ModelError
+            If they are no longer those that were loaded.
+        """
+        self._require_unchanged()
+        for stamp in self.files:
+            with stamp.path.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    yield chunk
+        self._require_unchanged()
+
+    def _require_unchanged(self) -> None:
+        if not all(stamp.holds for stamp in self.files):
+            raise ModelError(f"{self.path}: changed since it was loaded; load it anew")
+
+    @cached_property
+    def files(self) -> tuple[Stamp, ...]:
+        """Its files as they were loaded; of a model that was made by hand, as they are."""
+        return self.stamps or tuple(map(Stamp.of, (self.path, *self.external)))
+
+    @property
+    def place(self) -> Path:
+        """The file, whatever folder the process is in by now."""
+        return self.stamps[0].path if self.stamps else self.path
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -120,7 +180,7 @@ class Model(Tabular):
     @cached_property
     def file_size(self) -> int:
         """Bytes on disk, external data included."""
-        return sum(file.stat().st_size for file in (self.path, *self.external))
+        return sum(stamp.size for stamp in self.files)
 
 
 def load(path: str | Path) -> Model:
@@ -145,6 +205,7 @@ def load(path: str | Path) -> Model:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
+        stamps = [Stamp.of(path)]  # before it is read: what is written meanwhile is noticed
         proto = onnx.load(str(path), FORMAT, load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from error
@@ -156,6 +217,7 @@ def load(path: str | Path) -> Model:
     for file in external:
         if not file.is_file():
             raise ModelError(f"{path}: its weights lie in {file.name}, which is missing beside it")
+        stamps.append(Stamp.of(file))
     if external:
         try:
             load_external_data_for_model(proto, str(path.parent))
@@ -172,7 +234,7 @@ def load(path: str | Path) -> Model:
     names = dict.fromkeys(function.name for function in proto.functions)
     flat, branches = take_branches(flat)
     inlined = (*(name for name in names if name not in left), *branches)
-    return Model(write_moved(flat), path, external, inlined)
+    return Model(write_moved(flat), path, external, inlined, tuple(stamps))
 
 
 def _require_whole(path: Path, proto: onnx.ModelProto) -> None:
@@ -228,7 +290,7 @@ def check_output(source: Model, path: Path, force: bool = False) -> None:
     UsageError
         Naming the mend; see `check_place`. `force` allows an existing file, never the input itself.
     """
-    inputs = (source.path, *source.external)
+    inputs = [stamp.path for stamp in source.stamps] or [source.path, *source.external]
     for file in [path, _data_path(path)] if source.external else [path]:
         check_place(file, force, inputs)
 
@@ -246,7 +308,8 @@ def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = 
     UsageError
         If the output is the input, or exists and `force` is not set, or can't be written.
     ModelError
-        If the result does not pass the checker, though the source does; nothing is written then.
+        If the result does not pass the checker, though the source does, or the file to copy has
+        changed since it was loaded; nothing is written then.
     """
     path = Path(path)
     check_output(source, path, force)
@@ -255,7 +318,8 @@ def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = 
         with tempfile.TemporaryDirectory(prefix=".discedit-", dir=place) as folder:
             temporary = Path(folder) / path.name
             if proto is source.proto and not source.external:
-                shutil.copyfile(source.path, temporary)
+                with temporary.open("wb") as stream:
+                    stream.writelines(source.content())
             else:
                 _write(proto, temporary, external=bool(source.external))
             _check(temporary, source)
@@ -282,7 +346,7 @@ def _check(path: Path, source: Model) -> None:
     can't tell us anything of the edit, and what vouches for it is the proof.
     """
     fault = fault_of(str(path))
-    if fault and fault != fault_of(str(source.path)):
+    if fault and fault != fault_of(str(source.place)):
         raise ModelError(f"the edited model is not valid: {fault.splitlines()[0]}")
 
 

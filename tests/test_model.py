@@ -6,14 +6,17 @@ import hashlib
 import json
 import os
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tiny_models import HEIGHT, WIDTH, classifier
 from topologies import TOPOLOGIES
 from topologies.fused import normalised_before_there_was_an_operator
 from topologies.net import Net
 
 from discedit_onnx.api import prune
+from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.errors import ModelError, UsageError
 from discedit_onnx.inspection import inspect
 from discedit_onnx.model import CLASS_NAMES_KEY, load, save
@@ -253,3 +256,48 @@ def test_nodes_in_a_circle_are_refused(proto, tmp_path):
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=f"in a circle, at '{proto.graph.node[0].name}'"):
         load(tmp_path / "m.onnx")
+
+
+def test_a_relative_path_stays_the_file_that_it_was(proto, tmp_path, monkeypatch):
+    """Its hash, its copy and what lies beside it are read later, wherever the process is then."""
+    onnx.save(classifier(), tmp_path / "m.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {0: "x", 1: "y", 2: "z"}}))
+    outside(proto, tmp_path / "w.onnx")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model, apart = load("m.onnx"), load("w.onnx")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert str(model.path) == "m.onnx"
+    assert model.hash == load("../m.onnx").hash
+    assert apart.hash == load("../w.onnx").hash
+    assert apart.file_size == load("../w.onnx").file_size
+    with pytest.raises(UsageError, match="overwrite the input"):
+        save(model.proto, model, "../m.onnx", force=True)
+    save(model.proto, model, "copy.onnx")
+    assert load("copy.onnx").hash == model.hash
+    images = np.zeros((3, 1, HEIGHT, WIDTH), np.float32)
+    assert open_data(model, images).class_names == ("x", "y", "z")
+
+
+@pytest.mark.parametrize("how", ["written over", "gone", "weights"])
+def test_a_file_that_changed_since_it_was_loaded_is_not_taken_for_it(proto, tmp_path, how):
+    if how == "weights":
+        outside(proto, tmp_path / "m.onnx")
+    else:
+        onnx.save(proto, tmp_path / "m.onnx")
+    model, known = load(tmp_path / "m.onnx"), load(tmp_path / "m.onnx")
+    before = known.hash
+    file = tmp_path / ("weights.bin" if how == "weights" else "m.onnx")
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-4] + b"1234")
+        os.utime(file, ns=(0, 0))  # whatever the clock's grain
+    says = r"m\.onnx: changed since it was loaded; load it anew"
+    with pytest.raises(ModelError, match=says):
+        print(model.hash)
+    assert known.hash == before
+    if how != "weights":
+        with pytest.raises(ModelError, match=says):
+            save(known.proto, known, tmp_path / "copy.onnx")
+        assert not (tmp_path / "copy.onnx").exists()

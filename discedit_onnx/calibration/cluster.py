@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError, require_several
@@ -125,7 +124,7 @@ def calibrate_on(
     require_several("providers", providers)
     data.require_fit(model)
     data.require_labels("calibration")
-    path = str(Path(model.path).resolve())
+    path = str(model.place.resolve())
     task = Task(path, model.hash, data, tuple(taps), wanted, device, tuple(providers), batch_size)
     with _client(address) as client:
         threads = sum(client.nthreads().values())

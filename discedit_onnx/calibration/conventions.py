@@ -120,9 +120,9 @@ def _find(model: Model, form: ImageForm, asked: str | Path | None) -> Preprocess
     if text is not None:
         origin = f"model metadata {PREPROCESS_KEY}"
         return from_config(_parse(text, origin), origin, form)
-    for file in beside(model.path, "preprocessor_config.json"):
+    for file in beside(model.place, "preprocessor_config.json"):
         return from_config(_parse(file.read_bytes(), str(file)), str(file), form)
-    for file in beside(model.path, "config.json"):
+    for file in beside(model.place, "config.json"):
         try:
             config = json.loads(file.read_bytes())
         except (ValueError, RecursionError):

@@ -208,7 +208,7 @@ def class_names_of(model: Model, num_classes: int) -> tuple[str, ...] | None:
             f"the model's metadata name {len(names)} classes, but it has {num_classes} "
             "outputs; correct the metadata"
         )
-    for file in beside(model.path, "config.json") if names is None else []:
+    for file in beside(model.place, "config.json") if names is None else []:
         found = _names_in(file)
         if found is not None and len(found) == num_classes:
             return found

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from topologies import TOPOLOGIES, Topology
 from topologies.net import Net
 
+import discedit_onnx as dx
 from discedit_onnx.calibration.runner import open_session
 from discedit_onnx.editing.plan import Plan, plan_removal, plan_zeroing
 from discedit_onnx.editing.surgery import apply
@@ -352,6 +353,18 @@ def test_an_edited_model_that_does_not_run_is_our_fault(fault: str):
     ) as said:
         equality(coupling.view.proto, broken, coupling)
     assert "--batch-size" not in str(said.value)
+
+
+def test_what_is_no_number_on_both_sides_proves_nothing(tmp_path):
+    """The logarithm of what is never positive: any two such models give the same."""
+    net = Net(17)
+    minus = net.op("Neg", net.op("Abs", net.stem(8)))
+    proto = net.head(net.conv(net.op("Log", minus), 8, 6), 6)
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = dx.load(tmp_path / "m.onnx")
+    says = r"not proved.* on 4 random inputs the model gives no finite number; give .*--data"
+    with pytest.raises(GateError, match=says):
+        dx.prune(model, sparsity=0.3, criterion="l1", device="cpu")
 
 
 HELD = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Equality:
     Attributes
     ----------
     deviation
-        Largest absolute difference over the largest absolute value, over all outputs.
+        Largest absolute difference over the largest absolute value, over all outputs; NaN where
+        nothing is proved, for all numbers that came are infinite or none.
     samples
         Inputs that were compared.
     tolerance
@@ -61,7 +63,13 @@ class Equality:
     device: str
 
     def require(self) -> None:
-        """Raise GateError if the models differ by more than is allowed."""
+        """Raise GateError if the models differ by more than is allowed, or nobody knows."""
+        if math.isnan(self.deviation):
+            raise GateError(
+                "the edit is not proved equal to the masked original, and nothing was written: on "
+                f"{self.samples} {self.origin} the model gives no finite number; give samples that "
+                "it is made for, with --data"
+            )
         if not self.deviation <= self.tolerance:
             raise GateError(
                 f"the edited model differs from the masked original by {self.deviation:.1e} "
@@ -206,13 +214,17 @@ def compare(
         b = open_session(without_rounding(candidate), device, as_written=True)
     names = [output.name for output in reference.graph.output]
     deviation, samples = 0.0, 0
+    finite = []
     for feed in feeds:
         expected = a.run(names, feed)
         with _blamed_on_the_edit():
             found = b.run(names, feed)
         for x, y in zip(expected, found, strict=True):
             deviation = max(deviation, _deviation(x, y))
+            finite += [_any_finite(part) for part in _arrays(x) if part.size]
         samples += max((len(values) for values in feed.values() if values.ndim), default=1)
+    if not deviation and finite and not any(finite):
+        deviation = math.nan  # such outputs are equal whatever was edited
     tolerance = HALF_TOLERANCE if _is_half(reference) else TOLERANCE
     return Equality(deviation, samples, tolerance, origin, a.device)
 
@@ -228,6 +240,19 @@ def _blamed_on_the_edit() -> Iterator[None]:
             "the edited model does not run, though the original does; nothing was written. Please "
             f"report this model: {first_line(cause)}"
         ) from error
+
+
+def _arrays(output: Any) -> Iterator[NDArray[Any]]:
+    """What an output holds: an array, a sequence of them, or a map of numbers."""
+    if isinstance(output, list):
+        for part in output:
+            yield from _arrays(part)
+    else:
+        yield np.array([*output.values()]) if isinstance(output, dict) else output
+
+
+def _any_finite(values: NDArray[Any]) -> bool:
+    return values.dtype.kind not in "fc" or bool(np.isfinite(values).any())
 
 
 def _deviation(x: Any, y: Any) -> float:

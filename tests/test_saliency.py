@@ -106,6 +106,20 @@ def test_scores_refuse_moments_of_another_model(model, coupling, planted):
         score(model, coupling, planted[0], "best")
 
 
+@pytest.mark.parametrize("wrong", [{"tensor": "nowhere"}, {"axis": 9, "rank": 10}, {"length": 4}])
+@pytest.mark.parametrize("criterion", ["fisher", "energy"])
+def test_taps_that_the_model_does_not_have(model, planted, wrong, criterion):
+    """The hash is the model's, so a file says: but anyone can write it."""
+    moments = planted[0]
+    first = replace(moments.taps[0], **wrong)
+    moments = replace(moments, taps=(first, *moments.taps[1:]))
+    if "length" in wrong:
+        channels = {n: getattr(moments, n)[:, 12:] for n in ("mean", "comoment")}
+        moments = replace(moments, **channels)
+    with pytest.raises(DataError, match=r"moments are of .* which the model does not have.*again"):
+        dx.prune(model, moments, sparsity=0.05, criterion=criterion)
+
+
 def test_later_layers_are_the_last_half_of_the_taps(model, coupling, planted):
     scores = score(model, coupling, planted[0])
     late = later(scores)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..graph.axes import Reach
 from ..graph.coupling import analyse
 from .taps import GRID, PRODUCTS, Tap, stride_for
@@ -115,8 +115,20 @@ def _stride(shape: Sequence[int | None], axis: int, least: int) -> int:
 
 
 def tap_components(coupling: Coupling, tap: Tap) -> NDArray[np.int64]:
-    """Component of each channel of a tap, shape (tap.length,); -1 where it can't be removed."""
-    ids = coupling.equations.axes[tap.tensor][tap.axis]
+    """Component of each channel of a tap, shape (tap.length,); -1 where it can't be removed.
+
+    Raises
+    ------
+    DataError
+        If the model has no such tensor: a moments file may say what it likes.
+    """
+    axes = coupling.equations.axes.get(tap.tensor, [])
+    ids = axes[tap.axis] if tap.axis < len(axes) else np.empty(0, np.int64)
+    if ids is not None and len(ids) != tap.length:
+        raise DataError(
+            f"the moments are of {tap.length} channels of {tap.tensor!r} along axis {tap.axis}, "
+            "which the model does not have: calibrate again"
+        )
     return np.full(tap.length, -1) if ids is None else coupling.of(ids)
 
 

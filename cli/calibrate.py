@@ -12,6 +12,7 @@ from discedit_onnx.amounts import number, percent, size
 from discedit_onnx.errors import UsageError
 
 from . import inputs, options, outputs
+from .output import by_class
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +157,9 @@ def command(
             "model": model,
             "sha256": moments.source,
             "images": total,
-            "images_per_class": dict(zip(moments.class_names, moments.count, strict=True)),
+            "images_per_class": by_class(
+                moments.class_names, moments.count, moments.class_index.tolist()
+            ),
             "taps": [tap.tensor for tap in moments.taps],
             "channels": channels,
             "features": moments.features,

@@ -11,6 +11,7 @@ import discedit_onnx as dx
 from discedit_onnx.amounts import change, number, percent, points, size
 
 from . import inputs, options
+from .output import by_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,11 +153,11 @@ def _as_json(path: Path, found: Evaluation) -> dict[str, Any]:
     return {
         "model": path,
         "top1": found.top1,
-        "per_class": {
-            name: None if math.isnan(value) else float(value)
-            for name, value in zip(found.class_names, found.per_class, strict=True)
-        },
-        "images": dict(zip(found.class_names, found.count, strict=True)),
+        "per_class": by_class(
+            found.class_names,
+            [None if math.isnan(value) else float(value) for value in found.per_class],
+        ),
+        "images": by_class(found.class_names, found.count),
         "latency_ms": found.latency_ms,
         "file_size": found.file_size,
         "parameters": found.parameters,

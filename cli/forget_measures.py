@@ -10,6 +10,7 @@ from discedit_onnx.amounts import number, percent, points
 
 from .evidence_page import as_verdicts, brief
 from .inputs import evaluate
+from .output import by_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,7 @@ def _accuracy(evaluation: Evaluation, chosen: Sequence[int]) -> dict[str, Any]:
     return {
         "forget": evaluation.accuracy_of(chosen) if chosen else None,
         "retain": evaluation.accuracy_of(rest),
-        "per_class": dict(zip(evaluation.class_names, evaluation.per_class, strict=True)),
+        "per_class": by_class(evaluation.class_names, evaluation.per_class),
     }
 
 

@@ -11,6 +11,7 @@ from discedit_onnx.amounts import number, percent, size
 
 from . import options, outputs
 from .inputs import MOMENTS_SUFFIX
+from .output import by_class
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,9 @@ def _described(file: Path, moments: Moments, bytes_: int) -> dict[str, object]:
         "bytes": bytes_,
         "sha256": moments.source,
         "images": moments.count.sum(),
-        "images_per_class": dict(zip(moments.class_names, moments.count, strict=True)),
+        "images_per_class": by_class(
+            moments.class_names, moments.count, moments.class_index.tolist()
+        ),
         "class_index": moments.class_index,
         "channels": moments.mean.shape[1],
         "features": moments.features,

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
     from rich.text import Text
@@ -199,3 +200,26 @@ def ellipsis(text: str, most: int, end: bool = False) -> str:
     if len(text) <= most:
         return text
     return f"...{text[3 - most :]}" if end else f"{text[: most - 3]}..."
+
+
+def by_class(
+    names: Sequence[str], values: Iterable[Any], index: Sequence[int] = ()
+) -> dict[str, Any]:
+    """What is said of each class, by its name; "name (index)" where several have that name.
+
+    Parameters
+    ----------
+    names
+        Of the classes.
+    values
+        What is said.
+    index
+        Of the classes; their positions, if left out.
+    """
+    often = Counter(names)
+    numbers = index if len(index) else range(len(names))
+    told = (
+        name if often[name] == 1 else f"{name} ({number})"
+        for name, number in zip(names, numbers, strict=True)
+    )
+    return dict(zip(told, values, strict=True))

@@ -14,6 +14,7 @@ from discedit_onnx.errors import UsageError
 
 from . import options, outputs, score_plan, score_tables
 from .inputs import Inputs
+from .output import by_class
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,13 +216,13 @@ def _report(scores: Scores, model: Path, images: int, provenance: str) -> dict[s
         "kind": find_witness(scores.witness).kind,
         "class_names": scores.class_names,
         "sides": scores.sides,
-        "carriers": dict(zip(columns, carriers(scores), strict=True)),
+        "carriers": by_class(columns, carriers(scores)),
         "layers": [
             {
                 "tensor": layer.tap.tensor,
                 "channels": layer.tap.length,
-                "mean": dict(zip(columns, bounds.mean(axis=0), strict=True)),
-                "max": dict(zip(columns, bounds.max(axis=0), strict=True)),
+                "mean": by_class(columns, bounds.mean(axis=0)),
+                "max": by_class(columns, bounds.max(axis=0)),
                 "quantiles": dict(zip(map(str, QUANTILES), layer.quantiles, strict=True)),
                 "ldiff": layer.ldiff,
                 "bounds": bounds,

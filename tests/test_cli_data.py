@@ -6,8 +6,10 @@ import json
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
+from tiny_models import HEIGHT, WIDTH, classifier, saved
 
 import discedit_onnx as dx
 from discedit_onnx.cli import cli
@@ -214,3 +216,27 @@ def test_a_script_may_print_and_move(run, model, archive, tmp_path, monkeypatch)
     result = run("evaluate", model.name, "--data", "l.py:f", "--json")
     assert ran(result)["top1"] > 0.8
     assert result.stderr.startswith("hello\nreading\n")
+
+
+def test_classes_of_one_name_are_told_apart_in_json(run, tmp_path):
+    """ImageNet has two cranes: a bird and a machine."""
+    proto = classifier()
+    names = ["crane", "crane", "cat"]
+    onnx.helper.set_model_props(proto, {"discedit.class_names": json.dumps(names)})
+    model = saved(proto, tmp_path)
+    images = np.random.default_rng(0).random((24, 1, HEIGHT, WIDTH), np.float32)
+    np.savez(tmp_path / "data.npz", x=images, y=[0] * 8 + [1] * 6 + [2] * 10)
+    out = tmp_path / "m.safetensors"
+    arguments = ("--data", tmp_path / "data.npz", "--json")
+    told = ["crane (0)", "crane (1)", "cat"]
+    counts = dict(zip(told, [8, 6, 10], strict=True))
+    gathered = ran(run("calibrate", model.path, *arguments, "-o", out, "--force"))
+    assert gathered["images_per_class"] == counts
+    assert ran(run("moments", "show", out, "--json"))["images_per_class"] == counts
+    measured = ran(run("evaluate", model.path, *arguments))
+    assert measured["images"] == counts
+    assert list(measured["per_class"]) == told
+    scored = ran(run("score", model.path, "--moments", out, "--json", "--force"))
+    assert list(scored["carriers"]) == list(scored["layers"][0]["mean"]) == told
+    partly = ("calibrate", model.path, *arguments, "-o", out, "--force", "--classes", "1,2")
+    assert ran(run(*partly))["images_per_class"] == {"crane": 6, "cat": 10, "(other)": 8}

@@ -153,6 +153,33 @@ def test_images_of_the_forgotten_class_alone_are_refused(method, tmp_path):
             dx.forget(model, moments, [1], dx.Way(method=method), device="cpu")
 
 
+@pytest.mark.parametrize("strength", [None, 0.5])
+@pytest.mark.parametrize("method", ["projection", "leace", "svd", "components"])
+def test_images_without_the_forgotten_class_are_refused(method, strength, tmp_path):
+    model, data = opened(network(layers=3), tmp_path)
+    others = data.take(np.flatnonzero(data.labels != 1))
+    way = dx.Way(method=method, strength=strength)
+    says = r"^nothing to edit: there are no images of the classes to forget; give .*level head"
+    with pytest.raises(DataError, match=says):
+        dx.forget(model, None, [1], way, data=others, device="cpu")
+    moments = dx.calibrate(model, others, device="cpu")
+    if method in ("projection", "components"):
+        with pytest.raises(DataError, match=says):
+            dx.forget(model, moments, [1], way, device="cpu")
+    else:
+        with pytest.raises(DataError, match=says):
+            dx.forget(model, dx.calibrate(model, data), [1], way, data=others, device="cpu")
+
+
+@pytest.mark.parametrize("method", ["projection", "leace", "svd"])
+def test_no_strength_is_found_on_no_image_of_the_class(method, tmp_path):
+    """Of three images none is held out, so that each strength forgets nothing alike."""
+    model, data = opened(network(layers=3), tmp_path)
+    few = np.flatnonzero((data.labels != 1) | (np.cumsum(data.labels == 1) <= 3))
+    with pytest.raises(DataError, match=r"fewer than 4 images.*--strength"):
+        dx.forget(model, None, [1], dx.Way(method=method), data=data.take(few), device="cpu")
+
+
 @pytest.mark.parametrize("method", ["projection", "leace"])
 def test_no_later_layer_is_said(method, tmp_path):
     model, data = opened(network(layers=1), tmp_path)

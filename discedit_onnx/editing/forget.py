@@ -18,7 +18,7 @@ from .forgetting.head import find_head, require_alone
 from .forgetting.job import Job
 from .forgetting.outputs import drop_columns
 from .forgetting.removal import changed_share
-from .forgetting.way import Way
+from .forgetting.way import NEED_DATA, Way
 from .lineage import hash_of
 from .verify import random_feeds
 
@@ -118,7 +118,7 @@ def forget(
     head = find_head(coupling.view, known.output, known.num_classes)
     require_alone(coupling.view, head, known.num_classes)
     if way.level == "features":
-        _require_others(moments, data, chosen)
+        _require_both(way, moments, data, chosen)
     edit = _done(Job(model, coupling, head, way, chosen, moments, data, device))
     plan = replace(
         edit.plan,
@@ -137,13 +137,20 @@ def _labelled(model: Model, data: Dataset, device: str) -> Dataset:
     return predict(model, data, device=device) if data.predicted else data
 
 
-def _require_others(moments: Moments | None, data: Dataset | None, chosen: list[int]) -> None:
-    """Refuse images that are all of the classes to be forgotten."""
-    seen = [] if data is None else [data.labels]
-    if moments is not None:
-        seen.append(moments.class_index[moments.count > 0])
-    if any(np.isin(each, chosen).all() for each in seen):
+def _require_both(
+    way: Way, moments: Moments | None, data: Dataset | None, chosen: list[int]
+) -> None:
+    """Refuse images that are all of the classes to be forgotten, or none of them."""
+    labels = [] if data is None else [data.labels]
+    known = [] if moments is None else [moments.class_index[moments.count > 0]]
+    if any(np.isin(each, chosen).all() for each in (*labels, *known)):
         raise DataError("there are no images of classes that stay: give images of all classes")
+    looked_at = labels if way.method in NEED_DATA else known
+    if not any(np.isin(each, chosen).any() for each in looked_at):
+        raise DataError(
+            "nothing to edit: there are no images of the classes to forget; give images of all "
+            "classes, or use --level head"
+        )
 
 
 def _done(job: Job) -> Forgetting:

@@ -191,8 +191,13 @@ def search_strength(judge: Judge, make: Callable[[float], onnx.ModelProto]) -> S
     Raises
     ------
     DataError
-        If all cost more than that.
+        If all cost more than that, or no image of the class is held out.
     """
+    if not judge.counts[0]:
+        raise DataError(
+            f"each class to forget has fewer than {HELD_OUT} images, so that none can be held out "
+            "to find the strength by; give more of them, or name it with --strength"
+        )
     trials = judge.try_all(make, STRENGTHS)
     able = judge.affordable(trials) or judge.affordable(trials, errors=1.0)
     if not able:

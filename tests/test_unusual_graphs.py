@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import discedit_onnx as dx
+from discedit_onnx.calibration.gathering import Wanted
 from discedit_onnx.editing.verify import compare, random_feeds
 from discedit_onnx.errors import DataError, ModelError, UsageError
 from discedit_onnx.graph.view import View
@@ -169,6 +170,15 @@ def test_images_without_the_forgotten_class_are_refused(method, strength, tmp_pa
     else:
         with pytest.raises(DataError, match=says):
             dx.forget(model, dx.calibrate(model, data), [1], way, data=others, device="cpu")
+
+
+@pytest.mark.parametrize("way", [dx.Way(method="components"), dx.Way(remove=True)])
+def test_specific_components_need_classes_that_stay_one_by_one(way, tmp_path):
+    """Specific is what says more of the class than of the others, one by one."""
+    model, data = opened(network(layers=3), tmp_path)
+    moments = dx.calibrate(model, data, wanted=Wanted(classes=(1,)), device="cpu")
+    with pytest.raises(DataError, match=r"no class that stays one by one.*--classes"):
+        dx.forget(model, moments, 1, way, device="cpu")
 
 
 @pytest.mark.parametrize("method", ["projection", "leace", "svd"])

@@ -60,8 +60,13 @@ def choose(
     Raises
     ------
     DataError
-        If there are none.
+        If there are none, or the scores are of no class that stays.
     """
+    if len(scores.class_names) <= len(set(forgotten)):
+        raise DataError(
+            "nothing to edit: the moments hold no class that stays one by one, to compare with; "
+            "calibrate with --classes and some of these, too"
+        )
     candidates = candidates & later(scores)
     edited = np.zeros(coupling.size, dtype=bool)
     for index in forgotten:

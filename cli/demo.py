@@ -140,6 +140,8 @@ def find_samples(asked: Path | None) -> Path:
 
 def prepare(samples: Path, folder: Path) -> Files:
     """Copy the model into the output folder, and clear away what an earlier demo left there."""
+    from discedit_onnx.evidence.manifest import manifest_path
+
     model = folder / MODEL
     files = Files(
         model=model,
@@ -153,7 +155,8 @@ def prepare(samples: Path, folder: Path) -> Files:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder; choose another --output")
     folder.mkdir(parents=True, exist_ok=True)
-    for path in vars(files).values():
+    manifests = map(manifest_path, (files.silenced, files.removed))
+    for path in (*vars(files).values(), *manifests):
         path.unlink(missing_ok=True)
     shutil.copyfile(samples / MODEL, model)
     return files

@@ -20,7 +20,7 @@ from .forget_measures import (
     show_evidence,
 )
 from .inputs import Inputs, beside_model
-from .recording import write_manifest
+from .recording import save_with_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,14 +188,13 @@ def command(
     output = output or beside(model, [names[k] for k in chosen], remove)
     outputs.require_apart(output)
     check_output(loaded, output, force)
-    check_place(manifest_path(output), force=True)
+    check_place(manifest_path(output), force)
     reporting.check(report_to, force)
     if gathered is None and level == "features":
         gathered = inputs.gather(samples)
     edit = dx.forget(loaded, gathered, chosen, way, data=samples, device=device)
-    edit.save(output, force)
     given = None if file is None else gathered
-    write_manifest(edit, output, given, samples, data, device)
+    save_with_manifest(edit, output, force, given, samples, data, device)
     forgotten = [names[k] for k in chosen]
     title = f"{model.name} without {', '.join(forgotten)}"
     known = {"moments": None if gathered is None else inputs.provenance()}

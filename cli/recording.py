@@ -13,20 +13,21 @@ if TYPE_CHECKING:
     from .inputs import DataOptions
 
 
-def write_manifest(
+def save_with_manifest(
     edit: Forgetting,
     output: Path,
+    force: bool,
     moments: Moments | None,
     data: Dataset | None,
     asked: DataOptions,
     device: str,
-) -> Path:
-    """Write OUT.manifest.json and say where it lies.
+) -> None:
+    """Write the model and OUT.manifest.json beside it: both, or neither.
 
     Parameters
     ----------
-    edit, output
-        What was saved, and where.
+    edit, output, force
+        What to save, where, and whether files may be there already.
     moments
         Those of a file; None where they were gathered from the data.
     data, asked
@@ -35,11 +36,11 @@ def write_manifest(
         As it was asked for.
     """
     from discedit_onnx.evidence.manifest import (
+        SUFFIX,
         DataRecord,
         digest_of,
-        manifest_path,
+        manifest_bytes,
         record,
-        save_manifest,
     )
 
     images = None
@@ -54,6 +55,9 @@ def write_manifest(
             seed=asked.seed,
             class_map=None if asked.class_map is None else str(asked.class_map),
         )
-    path = manifest_path(output)
-    save_manifest(record(edit, output, moments=moments, data=images, device=device), path)
-    return path
+
+    def beside(saved: Path) -> dict[str, bytes]:
+        found = record(edit, saved, moments=moments, data=images, device=device)
+        return {SUFFIX: manifest_bytes(found)}
+
+    edit.save(output, force, beside)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 def real_path(path: Path) -> Path:
@@ -69,6 +71,25 @@ def check_place(
         raise UsageError(f"{place.parent}: this folder can't be written to; choose another")
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until this is done: for files that are nothing without each other.
+
+    Python lets only the main thread do this; in another, nothing waits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        signal.raise_signal(signal.SIGINT)
+
+
 def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write files, all of each or nothing; the last is only there once the others are.
 
@@ -87,8 +108,9 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 temporary = Path(stack.enter_context(folder)) / place.name
                 temporary.write_bytes(content)
                 moves.append((temporary, place))
-            for temporary, place in moves:
-                temporary.replace(place)
+            with uninterrupted():
+                for temporary, place in moves:
+                    temporary.replace(place)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise UsageError(f"{path}: can't be written: {reason}") from error

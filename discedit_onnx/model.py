@@ -21,14 +21,14 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from .branches import take_branches
 from .errors import ModelError, UsageError, first_line
-from .files import check_place, real_path
+from .files import check_place, real_path, uninterrupted
 from .functions import inline_functions
 from .moved import write_moved
 from .sorting import sort_nodes
 from .tables import Table, Tabular, facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 CLASS_NAMES_KEY = "discedit.class_names"
 PREPROCESS_KEY = "discedit.preprocess"
@@ -295,13 +295,29 @@ def check_output(source: Model, path: Path, force: bool = False) -> None:
         check_place(file, force, inputs)
 
 
-def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = False) -> None:
+def save(
+    proto: onnx.ModelProto,
+    source: Model,
+    path: str | Path,
+    force: bool = False,
+    beside: Callable[[Path], Mapping[str, bytes]] | None = None,
+) -> None:
     """Write `proto` at `path`, all of it or nothing.
 
     The files are written under a temporary name in the same folder, checked by
     `onnx.checker` with shape inference, and renamed. Weights go to `path` + `.data` where the
     source kept them outside too, or where protobuf's limit demands it. Where `proto` is the
     source's own, unchanged, and its weights lie inside, the file is copied byte for byte.
+
+    Parameters
+    ----------
+    proto, source
+        What to write, and the model that it was made of.
+    path, force
+        Where to, and whether a file may be there already.
+    beside
+        What else to write, or neither: from the model as it was written under its temporary name,
+        the contents of files, by what their names add to the model's.
 
     Raises
     ------
@@ -323,9 +339,12 @@ def save(proto: onnx.ModelProto, source: Model, path: str | Path, force: bool = 
             else:
                 _write(proto, temporary, external=bool(source.external))
             _check(temporary, source)
+            for suffix, content in ({} if beside is None else beside(temporary)).items():
+                temporary.with_name(path.name + suffix).write_bytes(content)
             # The model comes last: it is what makes the data file reachable.
-            for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
-                file.replace(real_path(path.parent / file.name))
+            with uninterrupted():
+                for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
+                    file.replace(real_path(path.parent / file.name))
     except OSError as error:
         raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
 

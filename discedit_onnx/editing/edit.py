@@ -21,7 +21,7 @@ from .surgery import apply
 from .verify import Equality, compare, random_feeds, reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import onnx
@@ -94,11 +94,16 @@ class Edit(Tabular):
         rows = tuple((name, f"{all_:,}", f"{left:,}") for name, all_, left in self.groups)
         yield Table("Components by group", ("group", "before", "left"), rows)
 
-    def save(self, path: str | Path, force: bool = False) -> None:
+    def save(
+        self,
+        path: str | Path,
+        force: bool = False,
+        beside: Callable[[Path], Mapping[str, bytes]] | None = None,
+    ) -> None:
         """Write the edited model, and where it comes from; see `discedit_onnx.model.save`."""
         if not self.plan.empty:
             inscribe(self.proto, self.source, self.plan, self.parameters)
-        save(self.proto, self.source, path, force)
+        save(self.proto, self.source, path, force, beside)
 
 
 def carry_out(

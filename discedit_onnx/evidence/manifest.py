@@ -153,8 +153,12 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
     UsageError
         If it can't be written.
     """
-    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2) + "\n"
-    write_files({path: text.encode()})
+    write_files({path: manifest_bytes(manifest)})
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """What its file holds."""
+    return (json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2) + "\n").encode()
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -1,0 +1,105 @@
+"""What commands write: whole, together with what goes with it, and nothing of before beside it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import signal
+from pathlib import Path
+
+import onnx
+import pytest
+from tiny_models import classifier, taught, write_images
+
+from discedit_onnx.api import calibrate, open_data
+from discedit_onnx.model import CLASS_NAMES_KEY, load, save
+
+OK, USAGE = 0, 2
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with a tiny model, its moments and images."""
+    folder = tmp_path_factory.mktemp("whole")
+    proto = taught(classifier(), write_images(folder / "images", (5, 4, 4)))
+    proto.metadata_props.add(key=CLASS_NAMES_KEY, value='["ant", "bee", "cat"]')
+    onnx.save(proto, folder / "model.onnx")
+    model = load(folder / "model.onnx")
+    moments = calibrate(model, open_data(model, folder / "images"), device="cpu")
+    moments.save(folder / "model.moments.safetensors")
+    return folder
+
+
+@pytest.fixture
+def here(whole, tmp_path):
+    """A copy of it, to be written to."""
+    return shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Make the disk full for files of a name; gives what says which."""
+    names = []
+    write = Path.write_bytes
+
+    def refuse(path, content):
+        if any(path.name.endswith(name) for name in names):
+            write(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    return names.append
+
+
+# The manifest of a model that forgot
+
+
+def forgetting(here):
+    """A command line, and the two files that it writes."""
+    out = here / "out.onnx"
+    return (
+        ("forget", here / "model.onnx", "--class", 0, "-o", out),
+        out,
+        here / ("out.onnx.manifest.json"),
+    )
+
+
+def test_a_manifest_is_not_overwritten_unasked(here, run):
+    arguments, out, manifest = forgetting(here)
+    manifest.write_text("precious")
+    result = run(*arguments)
+    assert result.exit_code == USAGE
+    assert result.stderr == f"error: {manifest}: exists already; use --force to overwrite it\n"
+    assert manifest.read_text() == "precious"
+    assert not out.exists()
+    assert run(*arguments, "--force").exit_code == OK
+    assert manifest.read_text() != "precious"
+
+
+def test_a_model_that_forgot_is_not_left_without_its_manifest(here, run, full):
+    arguments, out, _ = forgetting(here)
+    before = sorted(here.rglob("*"))
+    full(".manifest.json")
+    result = run(*arguments)
+    assert result.exit_code == USAGE
+    assert result.stderr == f"error: {out}: can't be written: No space left on device\n"
+    assert sorted(here.rglob("*")) == before
+
+
+def test_an_interrupt_waits_until_both_are_there(here, monkeypatch):
+    """Ctrl-C between two renames would leave one without the other."""
+    moved = []
+    replace = Path.replace
+
+    def interrupted(path, target):
+        moved.append(target)
+        signal.raise_signal(signal.SIGINT)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    model, out = load(here / "model.onnx"), here / "out.onnx"
+    with pytest.raises(KeyboardInterrupt):
+        save(model.proto, model, out, beside=lambda _: {".json": b"{}"})
+    assert moved == [here / "out.onnx.json", out]
+    assert all(path.is_file() for path in moved)

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--checkpoint-every",
-    type=click.FloatRange(min=0),
+    type=options.Number(min=0),
     default=30,
     show_default=True,
     metavar="SECONDS",
@@ -115,7 +115,7 @@ def command(
     check_output(loaded, output, force)
     outputs.require_no_model(output, inputs.MOMENTS_SUFFIX)
     samples = data.open(loaded)
-    checkpoint = Checkpoint.beside(output, checkpoint_every)
+    checkpoint = Checkpoint.beside(output, checkpoint_every, careful=not force)
     if dask is not None and part.of > 1:
         raise UsageError("--dask makes shards of its own: leave --shard out")
     where = {"shard": part, "checkpoint": checkpoint} if dask is None else {"cluster": dask}
@@ -131,7 +131,8 @@ def command(
         **where,
     )
     moments.save(real_path(output))
-    checkpoint.remove()
+    if dask is None:
+        checkpoint.remove()
     seconds = time.perf_counter() - start
     facts, channels, total = moments.facts, moments.mean.shape[1], int(moments.count.sum())
     accuracy = moments.accuracy

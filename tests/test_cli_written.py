@@ -12,6 +12,7 @@ import pytest
 from tiny_models import classifier, taught, write_images
 
 from discedit_onnx.api import calibrate, open_data
+from discedit_onnx.calibration.checkpoint import Checkpoint
 from discedit_onnx.model import CLASS_NAMES_KEY, load, save
 
 OK, USAGE = 0, 2
@@ -103,3 +104,49 @@ def test_an_interrupt_waits_until_both_are_there(here, monkeypatch):
         save(model.proto, model, out, beside=lambda _: {".json": b"{}"})
     assert moved == [here / "out.onnx.json", out]
     assert all(path.is_file() for path in moved)
+
+
+# A calibration under way
+
+
+@pytest.fixture
+def partial(here):
+    """What a calibration that was interrupted keeps beside its output."""
+    model = load(here / "model.onnx")
+    checkpoint = Checkpoint.beside(here / "m", interval=0)
+    checkpoint.remove = lambda: None
+    calibrate(model, open_data(model, here / "images"), device="cpu", checkpoint=checkpoint)
+    return checkpoint.path
+
+
+def test_a_calibration_under_way_is_not_lost_to_another(here, run, partial):
+    kept = partial.read_bytes()
+    arguments = ("calibrate", here / "model.onnx", "--data", here / "images", "-o", here / "m")
+    result = run(*arguments, "--num-samples", 6, "--device", "cpu")
+    assert result.exit_code == USAGE
+    assert result.stderr == (
+        f"error: {partial}: is 13 images of another calibration: go on with that one's command, "
+        "remove it, or use --force to overwrite it\n"
+    )
+    assert partial.read_bytes() == kept
+    assert not (here / "m").exists()
+    assert run(*arguments, "--num-samples", 6, "--force").exit_code == OK
+    assert not partial.exists()
+
+
+def test_what_is_no_checkpoint_is_not_removed(here, run):
+    file = here / "m.partial"
+    file.write_text("precious")
+    arguments = ("calibrate", here / "model.onnx", "--data", here / "images", "-o", here / "m")
+    result = run(*arguments)
+    assert result.exit_code == USAGE
+    assert "is no checkpoint of a calibration: move it away, or use --force" in result.stderr
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_checkpoints_need_a_real_interval(here, run, seconds):
+    arguments = ("calibrate", here / "model.onnx", "--data", here / "images", "-o", here / "m")
+    result = run(*arguments, "--checkpoint-every", seconds)
+    assert result.exit_code == USAGE
+    assert "--checkpoint-every" in result.stderr

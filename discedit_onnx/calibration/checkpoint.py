@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from .storage import load_moments
 
 if TYPE_CHECKING:
@@ -52,24 +52,32 @@ class Checkpoint:
         Where it lies: the output's name and ".partial".
     interval
         Seconds between two saves.
+    careful
+        Refuse to replace a file that is no checkpoint of this run: hours may have gone into it.
     resumed
         How many samples an earlier run had done, once it is loaded.
     """
 
     path: Path
     interval: float = INTERVAL
+    careful: bool = False
     resumed: int = 0
     _saved: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def beside(cls, output: Path, interval: float = INTERVAL) -> Checkpoint:
+    def beside(cls, output: Path, interval: float = INTERVAL, careful: bool = False) -> Checkpoint:
         """The checkpoint of a run that will write `output`."""
-        return cls(output.with_name(output.name + SUFFIX), interval)
+        return cls(output.with_name(output.name + SUFFIX), interval, careful)
 
     def load(self, run: str) -> tuple[Moments, int] | None:
         """What an earlier run of this fingerprint had gathered, and from how many images.
 
-        None if there is nothing, or it belongs to another run: then it is of no use.
+        None if there is nothing, or it belongs to another run: then it is of no use here.
+
+        Raises
+        ------
+        UsageError
+            If it belongs to another run, or is something else, and this one is careful.
         """
         if not self.path.is_file():
             return None
@@ -77,11 +85,19 @@ class Checkpoint:
             moments = load_moments(self.path)
             done = int(moments.facts[DONE])
         except (DataError, KeyError, ValueError):
+            self._refuse("no checkpoint of a calibration: move it away")
             return None
         if moments.facts.get(RUN) != run:
+            self._refuse(
+                f"{done:,} images of another calibration: go on with that one's command, remove it"
+            )
             return None
         self.resumed = done
         return replace(moments, facts={}), done
+
+    def _refuse(self, what: str) -> None:
+        if self.careful:
+            raise UsageError(f"{self.path}: is {what}, or use --force to overwrite it")
 
     def save(self, moments: Moments, done: int, run: str) -> None:
         """Write the moments so far, all of them or nothing."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from discedit_onnx.gates import Verdict
+    from discedit_onnx.gates import Gates, Verdict
 
     from .inputs import DataOptions
     from .output import Screen
@@ -128,36 +128,19 @@ def command(
     evaluated is an error of usage (2).
     """
     from discedit_onnx.editing.budget import Budget
-    from discedit_onnx.gates import Gates, check
+    from discedit_onnx.gates import Gates
 
-    gates = Gates(
-        min_accuracy=min_accuracy,
-        max_drop=max_drop,
-        max_size=None if max_size is None else Budget.parse("size", max_size),
-        max_latency_ratio=max_latency_ratio,
-        forgotten=dict(map(class_and_share, forgotten)),
-    )
-    gates.require_sources(against is not None, data.where is not None)
     if junit is not None:
         _check_junit(junit)
-    loaded = dx.load(model)
-    base = None if against is None else dx.load(against)
-    samples, base_samples = (
-        None if of is None or not gates.need_data else data.open(of) for of in (loaded, base)
-    )
-    if samples is not None:
-        require_true_labels(samples, "a gate on accuracy")
-    with screen.progress("checking") as progress:
-        verdicts = check(
-            loaded,
-            gates,
-            base=base,
-            data=samples,
-            base_data=base_samples,
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
+    with ci.reported(junit, str(model)):
+        gates = Gates(
+            min_accuracy=min_accuracy,
+            max_drop=max_drop,
+            max_size=None if max_size is None else Budget.parse("size", max_size),
+            max_latency_ratio=max_latency_ratio,
+            forgotten=dict(map(class_and_share, forgotten)),
         )
+        verdicts = _verdicts(screen, gates, model, against, data, device, batch_size)
     _show(screen, model, verdicts)
     screen.json(_as_json(model, against, data, verdicts))
     if junit is not None:
@@ -168,6 +151,39 @@ def command(
             click.echo(ci.annotation(f"{model} fails a gate", line), err=True)
     if failed:
         raise GateError(f"{len(failed)} of {len(verdicts)} gates failed: {'; '.join(failed)}")
+
+
+def _verdicts(
+    screen: Screen,
+    gates: Gates,
+    model: Path,
+    against: Path | None,
+    data: DataOptions,
+    device: str,
+    batch_size: int,
+) -> tuple[Verdict, ...]:
+    """What is found of each gate."""
+    from discedit_onnx.gates import check
+
+    gates.require_sources(against is not None, data.where is not None)
+    loaded = dx.load(model)
+    base = None if against is None else dx.load(against)
+    samples, base_samples = (
+        None if of is None or not gates.need_data else data.open(of) for of in (loaded, base)
+    )
+    if samples is not None:
+        require_true_labels(samples, "a gate on accuracy")
+    with screen.progress("checking") as progress:
+        return check(
+            loaded,
+            gates,
+            base=base,
+            data=samples,
+            base_data=base_samples,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+        )
 
 
 def _check_junit(path: Path) -> None:

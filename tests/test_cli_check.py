@@ -122,6 +122,24 @@ def test_what_can_not_be_checked_is_an_error_of_usage(run, model, arguments, wor
     assert result.stderr.count("\n") == 1
 
 
+def test_a_check_that_can_not_run_leaves_no_older_verdict(run, model, data, tmp_path):
+    """CI would publish it as this one's."""
+    junit = tmp_path / "junit.xml"
+    for code, arguments in (
+        (USAGE, ["--min-accuracy", "0.9"]),
+        (USAGE, ["--max-size", "5 apples"]),
+        (3, ["--max-size", "50%", "--against", tmp_path / "none.onnx"]),
+        (4, ["--min-accuracy", "0.9", "--data", tmp_path / "none"]),
+    ):
+        junit.write_text("<testsuites tests='1' failures='0'/>")
+        result = run("check", model, *arguments, "--junit", junit)
+        assert result.exit_code == code
+        suite = ElementTree.parse(junit).getroot()[0]
+        counts = [suite.get(name) for name in ("tests", "failures", "errors")]
+        assert counts == ["1", "0", "1"]
+        assert f"error: {suite[0][0].get('message')}\n" == result.stderr
+
+
 def test_junit_replaces_xml_only(run, model, tmp_path):
     for name in ("junit.txt", "copy.onnx"):
         file = tmp_path / name

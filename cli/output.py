@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 100
 """Columns where there is no terminal to ask; COLUMNS goes before it."""
+
+LEAST_WIDTH = 40
+"""Of narrower tables nothing could be read; of no width, rich prints nothing at all."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,7 @@ class Screen:
                 """Rich would end the program; how it ends is for the command line to say."""
                 raise BrokenPipeError
 
-        piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-        return Plain(
-            markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH if piped else None
-        )
+        return Plain(markup=False, highlight=False, emoji=False, width=_width())
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """A line of text."""
@@ -132,6 +133,14 @@ class Screen:
 
         with bar(what) as update:
             yield update
+
+
+def _width() -> int:
+    """Columns that COLUMNS says, unless it is none; else those of the terminal, if there is one."""
+    said = os.environ.get("COLUMNS", "")
+    if not sys.stdout.isatty() and not (said.isdecimal() and int(said)):
+        return PLAIN_WIDTH
+    return max(LEAST_WIDTH, shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -65,3 +66,14 @@ def test_json_knows_no_infinities(capsys):
     assert capsys.readouterr().out.split() == (
         '{ "a": [ null, null, 1.5 ], "2": [ "x" ] }'.split()  # noqa: SIM905
     )
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "19", "-3", "wide", ""])
+def test_no_width_swallows_what_is_printed(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    screen = output.Screen()
+    screen.facts("Title", {"name": "value"})
+    screen.table("Table", ["first", "second"], [["one", "2"]])
+    printed = capsys.readouterr().out
+    assert "  name  value" in printed
+    assert re.search("one +2", printed)

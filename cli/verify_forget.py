@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from discedit_onnx.calibration.data import Dataset
+
     from .inputs import DataOptions
     from .output import Screen
 
@@ -55,7 +57,11 @@ def _limit(name: str, what: str) -> Callable[[options.Command], options.Command]
 @click.option(
     "--reference", type=options.PATH, metavar="RETRAINED", help="A model trained without the class."
 )
-@click.option("--members", metavar="DATA", help="Images of the class that ORIGINAL was trained on.")
+@click.option(
+    "--members",
+    metavar="DATA",
+    help="Images of the class that ORIGINAL was trained on; none of --data.",
+)
 @_limit("forget", "Most accuracy on forgotten images that passes.")
 @_limit("recall", "The same after each recall attack.")
 @_limit("gain", "How far probes and few shots may lie above those of --reference.")
@@ -87,6 +93,7 @@ def command(
     """
     from dataclasses import replace
 
+    from discedit_onnx.editing.forgetting.classes import find_classes
     from discedit_onnx.errors import GateError, UsageError
     from discedit_onnx.evidence.verdict import LEVELS, Limits
     from discedit_onnx.evidence.verify import verify
@@ -103,7 +110,10 @@ def command(
     third = None if reference is None else dx.load(reference)
     samples = data.open(before)
     require_true_labels(samples, "evidence of forgetting")
-    known = None if members is None else replace(data, where=members).open(before)
+    known = None
+    if members is not None:
+        known = replace(data, where=members).open(before)
+        _require_apart(screen, samples, known, find_classes(samples.class_names, classes))
     found = verify(
         before,
         after,
@@ -132,3 +142,45 @@ def command(
         if not verdict.passed:
             failed = ", ".join(test.name for test in verdict.failed)
             raise GateError(f"level {require} failed: {failed}")
+
+
+def _require_apart(screen: Screen, data: Dataset, members: Dataset, classes: list[int]) -> None:
+    """Refuse the same images as held-out ones and as members: there would be nothing to tell.
+
+    Raises
+    ------
+    UsageError
+        If all of one are among the other.
+    """
+    from discedit_onnx.errors import UsageError
+
+    held, trained = _images(data, classes), _images(members, classes)
+    shared = len(held & trained)
+    if not shared:
+        return
+    if shared == len(trained) or shared == len(held):
+        raise UsageError(
+            "--members are images of --data: give those that ORIGINAL was trained on, and others "
+            "with --data"
+        )
+    words = "1 image of --members is in --data too: it blurs"
+    if shared > 1:
+        words = f"{shared:,} images of --members are in --data too: they blur"
+    screen.warn(f"{words} the test of membership")
+
+
+def _images(data: Dataset, classes: list[int]) -> set[bytes]:
+    """Hashes of what a model is fed for the images of these classes."""
+    import hashlib
+
+    import numpy as np
+
+    part = data.take(np.flatnonzero(np.isin(data.labels, classes)))
+    found = set()
+    for batch in part.batches(64 if data.source.uniform else 1):
+        for row in range(len(batch)):
+            hashed = hashlib.sha256()
+            for _, values in sorted(batch.feeds.items()):
+                hashed.update(np.ascontiguousarray(values[row]).tobytes())
+            found.add(hashed.digest())
+    return found

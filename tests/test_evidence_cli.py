@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,26 @@ def test_forget_leaves_a_manifest_that_replays(words, tmp_path):
     result = run("replay", manifest_path(out), MODEL, "--data", IMAGES, "-o", again)
     assert result.exit_code == 0, result.output
     assert out.read_bytes() == again.read_bytes()
+
+
+def test_members_are_other_images_than_data(edited, few, tmp_path):
+    images, copy = few / "fashion_mnist/test", tmp_path / "copy"
+    shutil.copytree(images / "3_dress", copy / "3_dress")
+    arguments = ["verify-forget", MODEL, edited[0], "--class", "dress", "--data", images,
+                 "--device", "cpu", "-q"]  # fmt: skip
+    for members in (images, images / "../test", copy):
+        result = run(*arguments, "--members", members)
+        assert result.exit_code == 2
+        assert "--members are images of --data" in result.stderr
+    first, *others = sorted((copy / "3_dress").iterdir())
+    for file in others:
+        file.unlink()
+    for file in (few / "fashion_mnist/calibration/3_dress").iterdir():
+        shutil.copy(file, copy / "3_dress")
+    first.rename(copy / "3_dress/shared.png")
+    result = run(*arguments, "--members", copy)
+    assert result.exit_code == 0, result.stderr
+    assert "warning: 1 image of --members is in --data too: it blurs" in result.stderr
 
 
 def test_nothing_claims_compliance():

@@ -168,6 +168,8 @@ def _verdicts(
     gates.require_sources(against is not None, data.where is not None)
     loaded = dx.load(model)
     base = None if against is None else dx.load(against)
+    if data.where is not None and not gates.need_data:
+        data.require_there()
     samples, base_samples = (
         None if of is None or not gates.need_data else data.open(of) for of in (loaded, base)
     )

@@ -10,7 +10,7 @@ import click
 import discedit_onnx as dx
 from discedit_onnx.amounts import percent
 
-from . import budgets, edits, options, outputs, reporting
+from . import budgets, edits, idle, options, outputs, reporting
 from .forget_measures import (
     UNSEEN,
     accuracies,
@@ -176,6 +176,7 @@ def command(
         refit_head=refit_head,
         drop_output=drop_output,
     )
+    idle.check_forgetting(way, data.where is not None)
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
     samples = inputs.opened()
     if samples is not None:
@@ -194,6 +195,7 @@ def command(
         gathered = inputs.gather(samples)
     edit = dx.forget(loaded, gathered, chosen, way, data=samples, device=device)
     given = None if file is None else gathered
+    idle.warn_of_components(screen, way)
     save_with_manifest(edit, output, force, given, samples, data, device)
     forgotten = [names[k] for k in chosen]
     title = f"{model.name} without {', '.join(forgotten)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,21 @@ class DataOptions:
     class_map: Path | None = None
     num_samples: int | None = None
     seed: int = 0
+
+    def require_there(self) -> None:
+        """Refuse a name that stands for nothing, where the samples themselves are not needed.
+
+        Raises
+        ------
+        DataError
+            If there is no such file or folder.
+        """
+        from discedit_onnx.calibration.opening import SCRIPT
+
+        script = SCRIPT.fullmatch(str(self.where))
+        where = str(self.where) if script is None else script[1]
+        if not (os.path.exists(where) or glob.glob(where)):
+            raise DataError(f"{where}: no such file or folder; correct --data, or leave it out")
 
     def open(self, model: Model) -> Dataset:
         """The samples of --data."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from . import idle
 from .output import Screen, told
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -72,6 +73,9 @@ def data(help: str, required: bool = False) -> Callable[[Command], Command]:
         ) -> Any:
             from .inputs import DataOptions
 
+            # What --validation of prune names is read in the same way.
+            if data is None and options.get("validation") is None:
+                idle.refuse(idle.OF_DATA, "give images with --data")
             where = None if data is None else str(Path(data))
             asked = DataOptions(where, preprocess, labels, class_map, num_samples, seed)
             return function(*args, data=asked, **options)

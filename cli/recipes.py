@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options, outputs
+from .idle import OF_DATA
 from .print_recipe import NOT_STEPS, parameters_of
 
 if TYPE_CHECKING:
@@ -147,6 +148,9 @@ def steps(recipe: Recipe, group: click.Group, ctx: click.Context) -> Iterator[St
         values = recipe.defaults | chain | own
         if not _takes_file(parameters.get("against")):
             values = {k: v for k, v in values.items() if k != "against" or k in own}
+        if "data" not in values:  # how it is read, said for all steps, is nothing to this one
+            hidden = {name.replace("_", "-") for name in OF_DATA} - own.keys()
+            values = {k: v for k, v in values.items() if k not in hidden}
         values = {key: value for key, value in values.items() if key in parameters}
         step = Step(name, _arguments(recipe, parameters, name, values))
         given = _read(recipe, command, step, values, ctx)

@@ -8,7 +8,7 @@ import click
 
 import discedit_onnx as dx
 
-from . import options, outputs
+from . import options, outputs, recording
 from .report import report
 
 if TYPE_CHECKING:
@@ -56,5 +56,6 @@ def command(
     samples = None if data.where is None else data.open(loaded)
     edit = replay(loaded, planned, data=samples, device=device)
     edit.save(output, force)
+    recording.clear(output, force)
     values = report(screen, edit, output, f"{model} by {plan}", {}, samples, device)
     screen.json({**values, "plan": plan})

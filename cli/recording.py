@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,3 +62,17 @@ def save_with_manifest(
         return {SUFFIX: manifest_bytes(found)}
 
     edit.save(output, force, beside)
+
+
+def clear(output: Path, force: bool) -> None:
+    """Remove a manifest that is left of what was overwritten: it is not of the model there now."""
+    import discedit_onnx as dx
+    from discedit_onnx.errors import DataError
+    from discedit_onnx.evidence.manifest import load_manifest, manifest_path
+
+    path = manifest_path(output)
+    if not (force and path.is_file()):
+        return
+    with contextlib.suppress(DataError):  # what is no manifest is not ours
+        if load_manifest(path).result != dx.load(output).hash:
+            path.unlink()

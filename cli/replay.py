@@ -8,7 +8,7 @@ import click
 
 import discedit_onnx as dx
 
-from . import options, outputs
+from . import options, outputs, recording
 from .inputs import beside_model
 
 if TYPE_CHECKING:
@@ -74,5 +74,6 @@ def command(
         )
     gathered = None if moments is None else dx.load_moments(moments)
     replay(recorded, loaded, output, moments=gathered, data=samples, force=force)
+    recording.clear(output, force)
     screen.line(f"{output}: the same bytes as recorded, SHA-256 {recorded.result}")
     screen.json({"output": output, "sha256": recorded.result, "same": True})

@@ -21,7 +21,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from .branches import take_branches
 from .errors import ModelError, UsageError, first_line
-from .files import check_place, real_path, uninterrupted
+from .files import check_place, real_path, same_file, uninterrupted
 from .functions import inline_functions
 from .moved import write_moved
 from .sorting import sort_nodes
@@ -341,10 +341,15 @@ def save(
             _check(temporary, source)
             for suffix, content in ({} if beside is None else beside(temporary)).items():
                 temporary.with_name(path.name + suffix).write_bytes(content)
+            files = sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name)
+            left = _data_path(path)
+            stale = left.name not in {file.name for file in files} and _reads(path, left)
             # The model comes last: it is what makes the data file reachable.
             with uninterrupted():
-                for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == path.name):
+                for file in files:
                     file.replace(real_path(path.parent / file.name))
+            if stale:
+                left.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
 
@@ -372,6 +377,16 @@ def _check(path: Path, source: Model) -> None:
 def _data_path(path: Path) -> Path:
     """Where the weights of a model lie that does not hold them itself."""
     return path.with_name(path.name + ".data")
+
+
+def _reads(path: Path, data: Path) -> bool:
+    """Whether a model is there whose weights lie in that file: they go when it is overwritten."""
+    if not (path.is_file() and data.is_file()):
+        return False
+    with contextlib.suppress(DecodeError, OSError, ValueError, ModelError):
+        proto = onnx.load(path, FORMAT, load_external_data=False)
+        return any(same_file(file, data) for file in _external_files(path, proto))
+    return False
 
 
 def _write(proto: onnx.ModelProto, path: Path, external: bool) -> None:

@@ -150,3 +150,50 @@ def test_checkpoints_need_a_real_interval(here, run, seconds):
     result = run(*arguments, "--checkpoint-every", seconds)
     assert result.exit_code == USAGE
     assert "--checkpoint-every" in result.stderr
+
+
+# What is left of what was overwritten
+
+
+def pruning(here, *words):
+    return ("prune", here / "model.onnx", "--sparsity", 0.3, "--criterion", "l1", "--force", *words)
+
+
+def test_the_manifest_of_a_model_that_is_overwritten_goes(here, run):
+    arguments, out, manifest = forgetting(here)
+    assert run(*arguments).exit_code == OK
+    moments = ("--moments", here / "model.moments.safetensors")
+    again = ("replay", manifest, here / "model.onnx", *moments, "-o", out, "--force")
+    assert run(*again).exit_code == OK
+    assert manifest.is_file(), "it is of this very model"
+    assert run(*pruning(here, "-o", out)).exit_code == OK
+    assert not manifest.exists()
+    manifest.write_text("precious")
+    assert run(*pruning(here, "-o", out)).exit_code == OK
+    assert manifest.read_text() == "precious"
+
+
+def test_the_weights_of_a_model_that_is_overwritten_go(here, run):
+    out, data = here / "out.onnx", here / "out.onnx.data"
+    onnx.save(
+        onnx.load(here / "model.onnx"), out, save_as_external_data=True,
+        location=data.name, size_threshold=0,
+    )  # fmt: skip
+    assert data.is_file()
+    assert run(*pruning(here, "-o", out)).exit_code == OK
+    assert not data.exists()
+    data.write_text("precious")
+    assert run(*pruning(here, "-o", out)).exit_code == OK
+    assert data.read_text() == "precious"
+
+
+def test_the_values_of_a_plan_that_is_overwritten_go(here, run):
+    plan, values = here / "plan.json", here / "plan.safetensors"
+    words = ("-o", plan, "--dry-run", "--data", here / "images")
+    assert run(*pruning(here, *words, "--refit", "patch")).exit_code == OK
+    assert values.is_file()
+    assert run(*pruning(here, *words, "--refit", "off")).exit_code == OK
+    assert not values.exists()
+    values.write_text("precious")
+    assert run(*pruning(here, *words, "--refit", "off")).exit_code == OK
+    assert values.read_text() == "precious"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import asdict
@@ -70,7 +71,19 @@ def save_plan(plan: Plan, path: str | Path, force: bool = False) -> None:
         checksum = hashlib.sha256(contents[beside]).hexdigest()
         fields["arrays"] = {"file": beside.name, "sha256": checksum}
     contents[path] = json.dumps(fields, indent=1).encode()
+    stale = not arrays and _names_arrays(path)
     write_files(contents)  # the JSON comes last: it is what makes the other known
+    if stale:
+        arrays_path(path).unlink(missing_ok=True)
+
+
+def _names_arrays(path: Path) -> bool:
+    """Whether a plan is there that has new values beside it: they go when it is overwritten."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        fields = json.loads(path.read_bytes())
+        file = arrays_path(path)
+        return bool(fields["format"] == FORMAT and fields["arrays"]["file"] == file.name)
+    return False
 
 
 def digest(plan: Plan) -> str:

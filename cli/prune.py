@@ -8,7 +8,7 @@ import click
 
 import discedit_onnx as dx
 
-from . import budgets, edits, options, outputs, reporting, searching
+from . import budgets, edits, options, outputs, recording, reporting, searching
 from .inputs import Inputs
 from .report import report
 
@@ -180,16 +180,20 @@ def command(
         "moments": provenance,
         "rounds": rounds,
     }
+    # What was asked for comes first: a frontier that can't be written is no reason to lose it.
+    if dry_run:
+        edit.plan.save(output, force)
+    else:
+        edit.save(output, force)
+        recording.clear(output, force)
     sought = {}
     if hunt is not None and found is not None:
         sought = {"search": searching.report(screen, hunt, found, loaded, force)}
     if dry_run:
-        edit.plan.save(output, force)
         edits.show_groups(screen, edit, "left")
         screen.json({"model": model, "plan": output, "groups": edits.groups_as_json(edit), **facts,
                      **sought})  # fmt: skip
         return
-    edit.save(output, force)
     title, known = f"{model} pruned by {criterion}", {"moments": provenance}
     values = report(screen, edit, output, title, known, samples, device, budget)
     told = {name: None if fact is None else str(fact) for name, fact in facts.items()}

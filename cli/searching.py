@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+import discedit_onnx as dx
 from discedit_onnx.amounts import large, number, percent, size
 
 from . import options
@@ -95,6 +99,11 @@ class Hunt:
             )
         if self.keep.exists() and not self.keep.is_dir():
             raise UsageError(f"--keep-frontier {self.keep}: is a file; name a folder")
+        above = next(p for p in (self.keep, *self.keep.absolute().parents) if p.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise UsageError(
+                f"--keep-frontier {self.keep}: {above} can't be written to; name another folder"
+            )
         if not force and self.keep.is_dir() and any(self.keep.glob(f"{model.path.stem}-*.onnx")):
             raise UsageError(
                 f"--keep-frontier {self.keep}: holds models already; overwrite with --force"
@@ -109,7 +118,23 @@ class Hunt:
         for place, candidate in enumerate(found.frontier, 1):
             paths.append(self.keep / f"{model.path.stem}-{place}.onnx")
             candidate.edit.save(paths[-1], force)
+        if force:
+            for old in sorted(set(self._earlier(model)) - set(paths)):
+                for file in (old, *dx.load(old).external):
+                    file.unlink(missing_ok=True)
         return paths
+
+    def _earlier(self, model: Model) -> Iterator[Path]:
+        """Models of a frontier of this one: with its name and a number, and edited."""
+        from discedit_onnx.editing.lineage import history
+        from discedit_onnx.errors import ModelError
+
+        assert self.keep is not None
+        for path in self.keep.iterdir():
+            if re.fullmatch(rf"{re.escape(model.path.stem)}-[1-9]\d*\.onnx", path.name):
+                with contextlib.suppress(ModelError):
+                    if history(dx.load(path)):
+                        yield path
 
 
 def hunting(function: Command) -> Command:

@@ -246,6 +246,41 @@ def test_the_command(run, place, monkeypatch):
     assert Path("out.onnx").stat().st_size == Path(chosen["model"]).stat().st_size
 
 
+def test_a_frontier_takes_the_place_of_an_earlier_one(run, place, monkeypatch):
+    monkeypatch.chdir(place)
+    line = (*COMMAND, "--data", "data", "--max-drop", "10", "--keep-frontier", "again")
+    assert run(*line).exit_code == 0
+    last = Path("again/model-1.onnx").read_bytes()
+    Path("again/model-99.onnx").write_bytes(last)
+    others = ("model-big.onnx", "model-0.onnx", "other-99.onnx")
+    for name in others:
+        Path("again", name).write_bytes(last)
+    Path("again/model-77.onnx").write_bytes(Path("model.onnx").read_bytes())  # nobody's edit
+    found = json.loads(run(*line, "--json").stdout)["search"]
+    kept = {Path(candidate["model"]).name for candidate in found["frontier"]}
+    assert {path.name for path in Path("again").iterdir()} == {*kept, *others, "model-77.onnx"}
+
+
+def test_a_frontier_that_can_not_be_written(run, place, monkeypatch, tmp_path):
+    """It is told before the search; what is only seen after it does not cost the model."""
+    monkeypatch.chdir(place)
+    kept = tmp_path / "no/such/folder"
+    line = (*COMMAND, "--data", "data", "--max-drop", "10", "--keep-frontier", kept)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: path != tmp_path)
+        result = run(*line)
+    assert result.exit_code == 2
+    assert f"--keep-frontier {kept}: {tmp_path} can't be written to" in result.stderr
+    Path("out.onnx").unlink(missing_ok=True)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert run(*line).exit_code == 2
+    assert Path("out.onnx").is_file()
+
+
 def test_other_samples_for_validation(run, place, monkeypatch, tmp_path):
     monkeypatch.chdir(place)
     write_images(tmp_path / "other", (9, 9, 9))

@@ -10,6 +10,11 @@ import click
 
 if TYPE_CHECKING:
     from discedit_onnx.editing.budget import Budget
+    from discedit_onnx.editing.edit import Edit
+    from discedit_onnx.editing.order import Limits
+    from discedit_onnx.graph.coupling import Coupling
+
+    from .output import Screen
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -121,7 +126,8 @@ def rounding(besides: str = "") -> Callable[[Command], Command]:
         default="auto",
         show_default=True,
         metavar="N|auto",
-        help="Cut widths to multiples of N; 1 is any width. auto is what fast kernels of the "
+        help="Cut widths to multiples of N, and to halves of N and so on where that is all that is "
+        "left; 1 is any width. auto is what fast kernels of the "
         f"device take{besides}.",
     )
 
@@ -142,3 +148,22 @@ def multiple(round_to: str, device: str, block: bool = False) -> int:
     if not (round_to.isdecimal() and int(round_to)):
         raise UsageError(f"--round-to {round_to}: give a number from 1 on, or auto")
     return int(round_to)
+
+
+def warn_of_widths(screen: Screen, edit: Edit, coupling: Coupling, limits: Limits) -> None:
+    """Warn where a --round-to that was asked for by its number could not be kept."""
+    from discedit_onnx.editing.order import widths
+
+    asked = click.get_current_context().params["round_to"]
+    if asked == "auto":
+        return
+    odd = [
+        name
+        for (name, before, left), wide in zip(edit.groups, widths(coupling), strict=True)
+        if left != before and left * int(wide) % limits.round_to
+    ]
+    if odd:
+        screen.warn(
+            f"{len(odd)} of {len(edit.groups)} groups are left with no multiple of {asked} "
+            f"channels, such as {odd[0]}: below the first multiple widths are halves of it"
+        )

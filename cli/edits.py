@@ -84,17 +84,18 @@ def _verdict(edit: Edit) -> str:
     return f"proved: {found}, allowed {equality.tolerance:.0e}"
 
 
-def as_json(edit: Edit, output: Path) -> dict[str, Any]:
-    """Before and after, for machines."""
+def as_json(edit: Edit, output: Path, planned: bool = False) -> dict[str, Any]:
+    """Before and after, for machines; of a plan, the size of the file that it will give."""
     import discedit_onnx as dx
 
+    size = edit.planned_size if planned else dx.load(output).file_size
     return {
         "model": edit.source.path,
         "output": output,
         "components": {"edited": edit.components.sum(), "all": len(edit.components)},
         "parameters": _pair(*edit.parameters),
         "macs": _pair(*edit.macs),
-        "file_size": _pair(edit.source.file_size, dx.load(output).file_size),
+        "file_size": _pair(edit.source.file_size, size),
         "groups": groups_as_json(edit),
         "exact": edit.plan.exact,
         "equality": asdict(edit.equality),

@@ -8,7 +8,7 @@ import click
 
 import discedit_onnx as dx
 
-from . import budgets, edits, options, outputs, recording, reporting, searching
+from . import budgets, options, outputs, recording, reporting, searching
 from .inputs import Inputs
 from .report import report
 
@@ -189,14 +189,15 @@ def command(
     sought = {}
     if hunt is not None and found is not None:
         sought = {"search": searching.report(screen, hunt, found, loaded, force)}
-    if dry_run:
-        edits.show_groups(screen, edit, "left")
-        screen.json({"model": model, "plan": output, "groups": edits.groups_as_json(edit), **facts,
-                     **sought})  # fmt: skip
-        return
     title, known = f"{model} pruned by {criterion}", {"moments": provenance}
-    values = report(screen, edit, output, title, known, samples, device, budget)
+    values = report(screen, edit, output, title, known, samples, device, budget, dry_run)
+    budgets.warn_of_widths(screen, edit, coupling, limits)
+    if dry_run:
+        values["plan"] = values.pop("output", output)
     told = {name: None if fact is None else str(fact) for name, fact in facts.items()}
     short = f"{model.name} pruned by {criterion}"
-    reporting.write(report_to, edit, output, short, told, inputs, samples, gathered, searched=found)
+    reporting.write(
+        report_to, edit, output, short, told, inputs, samples, gathered, searched=found,
+        latency=values.get("latency_ms"),
+    )  # fmt: skip
     screen.json({**values, **facts, **sought})

@@ -29,6 +29,7 @@ def report(
     data: Dataset | None,
     device: str,
     budget: Budget | None = None,
+    planned: bool = False,
 ) -> dict[str, Any]:
     """Show what was done to a model, and warn of what did not come out as it was asked for.
 
@@ -46,6 +47,8 @@ def report(
         As in `calibrate`.
     budget
         What was asked for.
+    planned
+        A plan was written, and the model is still to be.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def report(
     """
     if screen.quiet and not screen.as_json:
         return {}
-    values = edits.as_json(edit, output)
+    values = edits.as_json(edit, output, planned)
     timings = timing.measure(edit, data, device)
     macs = values["macs"]
     timing.warn_of_lag(screen, timings, (macs["before"], macs["after"]))
@@ -67,7 +70,7 @@ def report(
     place = told.pop("output", None)
     told |= {f"time, batch {t.batch}": str(t) for t in timings}
     words = None if budget is None or asked is None else _words(budget, asked)
-    screen.facts(title, {**facts, "budget": words, **told, "output": place})
+    screen.facts(title, {**facts, "budget": words, **told, "plan" if planned else "output": place})
     return {**values, "latency_ms": [t.as_json() for t in timings], "budget": asked}
 
 

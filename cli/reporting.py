@@ -74,6 +74,7 @@ def write(
     forgetting: Forgetting | None = None,
     names: Sequence[str] = (),
     searched: pruning.Search | None = None,
+    latency: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Measure what a report holds, and write it.
 
@@ -95,6 +96,9 @@ def write(
         The edit again, and the names of all classes, for `forget`.
     searched
         For `prune`, where it looked for what a drop allows.
+    latency
+        What was measured and shown already, see `timing.Timing.as_json`: two measurements would
+        differ.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def write(
         edit,
         output,
         run,
-        measured=_measured(edit, inputs, data, labelled),
+        measured=_measured(edit, inputs, data, labelled, latency),
         scores=None if moments is None else dx.score(inputs.model, moments),
         search=_sparsities(searched) if searched is not None else _strengths(forgetting),
         forgetting=None if forgetting is None else _forgotten(forgetting, names, inputs, labelled),
@@ -166,14 +170,19 @@ def _moments(inputs: Inputs, data: Dataset | None) -> Moments | None:
 
 
 def _measured(
-    edit: Edit, inputs: Inputs, data: Dataset | None, labelled: Dataset | None
+    edit: Edit,
+    inputs: Inputs,
+    data: Dataset | None,
+    labelled: Dataset | None,
+    known: Sequence[Mapping[str, Any]] | None,
 ) -> Measured:
     from discedit_onnx.editing.forget import Forgetting
     from discedit_onnx.report.build import Measured
     from discedit_onnx.report.figures import Latency
 
-    found = timing.measure(edit, data, inputs.device)
-    latency = tuple(Latency(t.batch, t.before, t.after) for t in found)
+    if known is None:
+        known = [t.as_json() for t in timing.measure(edit, data, inputs.device)]
+    latency = tuple(Latency(**times) for times in known)
     if labelled is None:
         return Measured(latency=latency)
     settings = {"device": inputs.device, "batch_size": inputs.batch_size, "latency": False}

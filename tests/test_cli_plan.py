@@ -181,6 +181,32 @@ def test_a_dry_run_for_machines(run):
     assert ".json" in run(*PRUNE, "--sparsity", 0.3, "--dry-run", "-o", "p.onnx", code=USAGE)
 
 
+def test_a_dry_run_says_what_the_plan_reaches(run):
+    line = (*PRUNE, "--sparsity", 0.3)
+    text = run(*line, "--dry-run", "-o", "plan.json")
+    assert "budget          sparsity asked 30.00 %, reached " in text
+    assert text.splitlines()[-1] == "  plan            plan.json"
+    planned = json.loads(run(*line, "--dry-run", "--force", "-o", "plan.json", "--json"))
+    done = json.loads(run(*line, "-o", "small.onnx", "--json"))
+    assert planned.keys() - {"plan"} == done.keys() - {"output"}
+    for name in ("parameters", "macs", "file_size", "budget", "groups"):
+        assert planned[name] == done[name], name
+    assert done["file_size"]["after"] == Path("small.onnx").stat().st_size
+
+
+@pytest.mark.parametrize(("multiple", "told"), [(1000, True), (16, True), (4, False)])
+def test_widths_that_are_no_multiples_are_told(tmp_path, multiple, told):
+    from click.testing import CliRunner
+
+    from discedit_onnx.cli import cli
+
+    line = ["prune", str(SAMPLES / "fashion_resnet20.onnx"), "--criterion", "l1", "--macs", "0.3"]
+    line += ["--round-to", str(multiple), "--dry-run", "-o", str(tmp_path / "plan.json")]
+    result = CliRunner().invoke(cli, line)
+    assert result.exit_code == OK, result.stderr
+    assert (f"left with no multiple of {multiple} channels, such as " in result.stderr) == told
+
+
 def test_what_can_not_be_carried_out(run):
     run(*PRUNE, "--sparsity", 0.3, "--dry-run", "-o", "plan.json")
     shutil.copy(SAMPLES / "fashion_vgg.onnx", "vgg.onnx")

@@ -267,6 +267,19 @@ def test_prune_writes_what_it_did(run, few, moments, tmp_path):
     assert run(*words, "--force", "--dry-run").exit_code == 2
 
 
+def test_the_report_has_the_times_that_were_shown(run, few, tmp_path, monkeypatch):
+    """Measured twice, they would differ."""
+    times = iter(range(1, 99))
+    monkeypatch.setattr("discedit_onnx.latency.latencies", lambda *_: [next(times), next(times)])
+    report = tmp_path / "report.json"
+    words = ["prune", few / "fashion_resnet20.onnx", "--sparsity", "0.3", "--criterion", "l1"]
+    result = run(*words, "-o", tmp_path / "small.onnx", "--report", report)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(report.read_text())["latency"]
+    assert [(t["before"], t["after"]) for t in found] == [(1, 2), (3, 4)]
+    assert "1.00 -> 2.00 ms" in result.stdout
+
+
 def test_what_prune_searched_is_drawn_against_sparsity():
     def candidate(sparsity, accuracy):
         edit = SimpleNamespace(sparsity=sparsity)

@@ -81,6 +81,17 @@ class Edit(Tabular):
         before, after = self.views
         return count_macs(before), count_macs(after)
 
+    @property
+    def planned_size(self) -> int:
+        """Bytes that the edited model will take as a file."""
+        self._inscribe()
+        whole = self.proto is self.source.proto
+        return self.source.file_size if whole else self.proto.ByteSize()
+
+    def _inscribe(self) -> None:
+        if not self.plan.empty:
+            inscribe(self.proto, self.source, self.plan, self.parameters)
+
     def tables(self) -> Iterator[Table]:
         """What it came to, and what is left of each group."""
         before, after = self.parameters
@@ -101,8 +112,7 @@ class Edit(Tabular):
         beside: Callable[[Path], Mapping[str, bytes]] | None = None,
     ) -> None:
         """Write the edited model, and where it comes from; see `discedit_onnx.model.save`."""
-        if not self.plan.empty:
-            inscribe(self.proto, self.source, self.plan, self.parameters)
+        self._inscribe()
         save(self.proto, self.source, path, force, beside)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from . import options
+
 if TYPE_CHECKING:
     from discedit_onnx.editing.budget import Budget
     from discedit_onnx.editing.edit import Edit
@@ -26,14 +28,15 @@ def budget(function: Command) -> Command:
     """
 
     @functools.wraps(function)
-    def wrapper(*args: Any, **options: Any) -> Any:
-        given = {kind: options.pop(kind) for kind in HELP}
-        drop = options.pop("max_drop", None)
-        return function(*args, budget=_one_of(given, drop), **options)
+    def wrapper(*args: Any, **others: Any) -> Any:
+        given = {kind: others.pop(kind) for kind in HELP}
+        drop = others.pop("max_drop", None)
+        return function(*args, budget=_one_of(given, drop), **others)
 
     command: Any = wrapper
     for kind, (metavar, text) in reversed(HELP.items()):
-        command = click.option(f"--{kind}", metavar=metavar, help=text)(command)
+        read = options.checked(functools.partial(_parse, kind))
+        command = click.option(f"--{kind}", metavar=metavar, help=text, callback=read)(command)
     return command  # type: ignore[no-any-return]
 
 
@@ -49,6 +52,12 @@ HELP = {
         "Time that a batch of one may take, measured here: 0.5 is half of MODEL's, or 3ms.",
     ),
 }
+
+
+def _parse(kind: Any, text: str) -> None:
+    from discedit_onnx.editing.budget import Budget
+
+    Budget.parse(kind, text)
 
 
 def _one_of(given: dict[str, str | None], drop: float | None) -> Budget | None:
@@ -79,7 +88,7 @@ def limits(function: Command) -> Command:
         exclude: tuple[str, ...],
         budget: Budget | None,
         device: str,
-        **options: Any,
+        **others: Any,
     ) -> Any:
         from discedit_onnx.editing.order import Limits
 
@@ -89,7 +98,7 @@ def limits(function: Command) -> Command:
             limits=Limits(multiple(round_to, device, block), min_channels, only, exclude),
             budget=budget,
             device=device,
-            **options,
+            **others,
         )
 
     command: Any = wrapper
@@ -126,6 +135,7 @@ def rounding(besides: str = "") -> Callable[[Command], Command]:
         default="auto",
         show_default=True,
         metavar="N|auto",
+        callback=options.checked(lambda text: text == "auto" or _number(text)),
         help="Cut widths to multiples of N, and to halves of N and so on where that is all that is "
         "left; 1 is any width. auto is what fast kernels of the "
         f"device take{besides}.",
@@ -140,11 +150,14 @@ def multiple(round_to: str, device: str, block: bool = False) -> int:
     UsageError
         If it is no such number.
     """
-    from discedit_onnx.errors import UsageError
     from discedit_onnx.latency import fast_multiple
 
-    if round_to == "auto":
-        return fast_multiple(device, block)
+    return fast_multiple(device, block) if round_to == "auto" else _number(round_to)
+
+
+def _number(round_to: str) -> int:
+    from discedit_onnx.errors import UsageError
+
     if not (round_to.isdecimal() and int(round_to)):
         raise UsageError(f"--round-to {round_to}: give a number from 1 on, or auto")
     return int(round_to)

@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 
     from discedit_onnx.calibration.data import Dataset
     from discedit_onnx.calibration.gathering import Wanted
+    from discedit_onnx.calibration.shards import Shard
 
     from .inputs import DataOptions
     from .output import Screen
+
+
+def _shard(text: str) -> Shard:
+    from discedit_onnx.calibration.shards import Shard
+
+    return Shard.parse(text)
 
 
 @click.command(
@@ -56,7 +63,13 @@ if TYPE_CHECKING:
 @click.option(
     "--edges", type=options.PATH, metavar="FILE", help="Moments whose histograms' bins to use."
 )
-@click.option("--shard", default="1/1", metavar="I/N", help="Only the Ith of N parts of the data.")
+@click.option(
+    "--shard",
+    default="1/1",
+    metavar="I/N",
+    callback=options.checked(_shard),
+    help="Only the Ith of N parts of the data.",
+)
 @click.option(
     "--dask",
     metavar="ADDRESS",
@@ -103,13 +116,12 @@ def command(
     the output, and the same command goes on from there.
     """
     from discedit_onnx.calibration.checkpoint import Checkpoint
-    from discedit_onnx.calibration.shards import Shard
     from discedit_onnx.files import real_path
     from discedit_onnx.model import check_output
 
     start = time.perf_counter()
     loaded = dx.load(model)
-    part = Shard.parse(shard)
+    part = _shard(shard)
     output = output or inputs.beside_model(model, part)
     outputs.require_apart(output)
     check_output(loaded, output, force)

@@ -31,12 +31,20 @@ if TYPE_CHECKING:
     from discedit_onnx.editing.forget import Forgetting
     from discedit_onnx.editing.forgetting.components import Amount
     from discedit_onnx.editing.forgetting.strength import Search
+    from discedit_onnx.editing.forgetting.way import Way
 
     from .inputs import DataOptions
     from .output import Screen
 
 NAMED = 3
 """Classes that the default output's name spells out; more are counted."""
+
+
+def _way(**values: Any) -> Way:
+    """What each of these options says by itself; a value that is none is refused."""
+    from discedit_onnx.editing.forgetting.way import Way
+
+    return Way(**values)
 
 
 @click.command(
@@ -62,6 +70,7 @@ NAMED = 3
     default="features",
     show_default=True,
     metavar="LEVEL",
+    callback=options.checked(lambda level: _way(level=level)),
     help="output: the class's logit can't win. head: what the head reads of it is projected out. "
     "features: it is removed from the layers.",
 )
@@ -70,6 +79,7 @@ NAMED = 3
     default="projection",
     show_default=True,
     metavar="METHOD",
+    callback=options.checked(lambda method: _way(method=method)),
     help="At level features: projection, svd or leace (both need --data), or components.",
 )
 @options.data("Labelled images: the strength is found on them, and accuracy is measured.")
@@ -80,12 +90,14 @@ NAMED = 3
     default=1.0,
     show_default=True,
     metavar="POINTS",
+    callback=options.checked(lambda points: _way(max_drop=points / 100)),
     help="Points of accuracy that the other classes may lose to the strength that is looked for.",
 )
 @click.option(
     "--strength",
     type=float,
     metavar="S",
+    callback=options.checked(lambda strength: _way(strength=strength)),
     help="Strength of the projection.  [default: found with --data, else 1]",
 )
 @click.option("--remove", is_flag=True, help="Cut the class's components out besides.")
@@ -156,13 +168,12 @@ def command(
     their own. Nothing is claimed about training data.
     """
     from discedit_onnx.editing.forget import find_columns
-    from discedit_onnx.editing.forgetting.way import Way
     from discedit_onnx.evidence.manifest import manifest_path
     from discedit_onnx.files import check_place
     from discedit_onnx.model import check_output
 
     loaded = dx.load(model)
-    way = Way(
+    way = _way(
         level=level,
         method=method,
         strength=strength,
@@ -195,7 +206,6 @@ def command(
         gathered = inputs.gather(samples)
     edit = dx.forget(loaded, gathered, chosen, way, data=samples, device=device)
     given = None if file is None else gathered
-    idle.warn_of_components(screen, way)
     save_with_manifest(edit, output, force, given, samples, data, device)
     forgotten = [names[k] for k in chosen]
     title = f"{model.name} without {', '.join(forgotten)}"
@@ -217,6 +227,7 @@ def command(
             show_evidence(screen, evidence, why)
         elif samples is None:
             screen.line(UNSEEN)
+        idle.note_components(screen, way)
     if screen.as_json:
         screen.json(
             {

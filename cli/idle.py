@@ -65,10 +65,10 @@ def check_forgetting(way: Way, data: bool) -> None:
         refuse(["max_drop"], "give images to measure on with --data")
 
 
-def warn_of_components(screen: Screen, way: Way) -> None:
-    """Warn of options about components where none are taken."""
+def note_components(screen: Screen, way: Way) -> None:
+    """Say so where options about components were given, and none are taken."""
     taken = way.remove or way.method == "components"
     option = given([*OF_COMPONENTS] * (not taken) + ["round_to"] * (not way.remove))
     if option is not None:
         mend = "--remove" if taken or option == "--round-to" else "--method components or --remove"
-        screen.warn(f"{option} does nothing without {mend}")
+        screen.line(f"Note: {option} does nothing without {mend}.")

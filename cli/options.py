@@ -46,6 +46,29 @@ def commas(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[
     return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
+def checked(check: Callable[[Any], object]) -> Callable[..., Any]:
+    """Callback of an option whose value the library checks: early, and so in recipes too.
+
+    Parameters
+    ----------
+    check
+        Called with a value that is given; raises a UsageError if it is none.
+    """
+
+    def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        from discedit_onnx.errors import UsageError
+
+        if value is not None and not ctx.resilient_parsing:
+            try:
+                check(value)
+            except UsageError as error:
+                error.param = parameter  # type: ignore[attr-defined]  # as click's errors have it
+                raise
+        return value
+
+    return callback
+
+
 def examples(*lines: str) -> str:
     """The end of a command's help: invocations, without the program's name."""
     return "\n".join(["\b", "Examples:", *(f"  discedit-onnx {line}" for line in lines)])
@@ -160,18 +183,16 @@ def device(function: Command) -> Command:
 def witness(function: Command) -> Command:
     """--witness, refused early if there is no such witness."""
 
-    def check(ctx: click.Context, parameter: click.Parameter, name: str) -> str:
+    def check(name: str) -> None:
         from discedit_onnx.scoring.saliency import check_witness
 
-        if not ctx.resilient_parsing:
-            check_witness(name)
-        return name
+        check_witness(name)
 
     return click.option(
         "--witness",
         default="fisher",
         show_default=True,
-        callback=check,
+        callback=checked(check),
         help="The bound: t1, fisher, quadratic, sharp, mpm, mpm-paper, robust, hellinger, "
         "gaussian, exponential, threshold or histogram; see docs/bounds.md.",
     )(function)

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from .searching import Hunt
 
 
+def _check_criterion(criterion: str) -> None:
+    from discedit_onnx.editing.criteria import check_criterion, factors
+
+    factors(criterion)  # an empty one is no wish for the default
+    check_criterion(criterion, "max")
+
+
 @click.command(
     context_settings=options.SETTINGS,
     short_help="Cut out the components that tell classes apart least.",
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
 @budgets.budget
 @click.option(
     "--criterion",
+    callback=options.checked(_check_criterion),
     help="What components are ranked by: least-squares (what the rest makes up for best, on "
     "--data, no labels needed); a witness (t1, fisher, quadratic, sharp, mpm, "
     "mpm-paper, robust, hellinger, gaussian, exponential, threshold, histogram); "
@@ -121,7 +129,6 @@ def command(
     from discedit_onnx.editing.criteria import (
         check_criterion,
         defaults,
-        factors,
         needs_moments,
         require_data,
     )
@@ -140,8 +147,6 @@ def command(
     else:
         check_output(loaded, output, force)
     reporting.check(report_to, force, dry_run)
-    if criterion is not None:
-        factors(criterion)  # an empty one is no wish for the default
     criterion, refit = defaults(criterion, refit, data.where is not None, moments is not None)
     require_data(criterion, refit, rounds, data.where is not None)
     check_criterion(criterion, join)

@@ -214,19 +214,17 @@ def _read(
     """The values of a step's parameters, as its command reads them; it must be able to."""
     from discedit_onnx.errors import UsageError
 
-    place, name = (step.name,), step.name
+    name = step.name
     try:
         return command.make_context(name, list(step.arguments), parent=ctx).params
-    except click.UsageError as error:
+    except (click.UsageError, UsageError) as error:
+        place: tuple[str, ...] = (name,)
         wrong = getattr(error, "param", None)
+        said = error.format_message() if isinstance(error, click.UsageError) else str(error)
         for key, parameter in parameters_of(command).items():
             if parameter is wrong and key in keys:
-                raise _wrong(
-                    recipe, _place(recipe, name, key), f"[{name}] {error.format_message()}"
-                ) from error
-        raise _wrong(recipe, place, f"[{name}] {error.format_message()}") from error
-    except UsageError as error:
-        raise _wrong(recipe, place, f"[{name}] {error}") from error
+                place = _place(recipe, name, key)
+        raise _wrong(recipe, place, f"[{name}] {said}") from error
 
 
 def _place(recipe: Recipe, name: str, key: str) -> tuple[str, ...]:

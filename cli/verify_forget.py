@@ -33,6 +33,14 @@ def _limit(name: str, what: str) -> Callable[[options.Command], options.Command]
     )
 
 
+def _require_level(level: str) -> None:
+    from discedit_onnx.errors import UsageError
+    from discedit_onnx.evidence.verdict import LEVELS
+
+    if level not in LEVELS:
+        raise UsageError(f"--require {level}: no such level; there are {', '.join(LEVELS)}")
+
+
 @click.command(
     "verify-forget",
     context_settings=options.SETTINGS,
@@ -65,7 +73,12 @@ def _limit(name: str, what: str) -> Callable[[options.Command], options.Command]
 @_limit("forget", "Most accuracy on forgotten images that passes.")
 @_limit("recall", "The same after each recall attack.")
 @_limit("gain", "How far probes and few shots may lie above those of --reference.")
-@click.option("--require", metavar="LEVEL", help="End with code 5 unless this level passes.")
+@click.option(
+    "--require",
+    metavar="LEVEL",
+    callback=options.checked(_require_level),
+    help="End with code 5 unless this level passes.",
+)
 @options.output("A page with all of it, in Markdown.")
 @options.running
 @options.screen
@@ -94,13 +107,11 @@ def command(
     from dataclasses import replace
 
     from discedit_onnx.editing.forgetting.classes import find_classes
-    from discedit_onnx.errors import GateError, UsageError
+    from discedit_onnx.errors import GateError
     from discedit_onnx.evidence.verdict import LEVELS, Limits
     from discedit_onnx.evidence.verify import verify
     from discedit_onnx.files import check_place
 
-    if require is not None and require not in LEVELS:
-        raise UsageError(f"--require {require}: no such level; there are {', '.join(LEVELS)}")
     if output is not None:
         outputs.require_apart()
         check_place(output, force)

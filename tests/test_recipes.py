@@ -120,7 +120,7 @@ WRONG = [
     ('model = "m"\n\n[prune]\nsparsity = 0.1\n', 3, "--output"),
     ('[prune]\nsparsity = 0.1\n', 1, "does not say which model"),
     ('model = "m"\n[forget]\nclass = 1\n[check]\n', 2, "name its output"),
-    ('model = "m"\n[score]\nwitness = "nobody"\n', 2, "nobody"),
+    ('model = "m"\n[score]\nwitness = "nobody"\n', 3, "nobody"),
     ('model = "m"\n[check]\nmin-accuracy = nan\n', 3, "nan is not a finite number"),
     ('model = "m"\n[[prune]]\nsparsity = 0.1\n', 2, "is an array of tables"),
     ('model = "m"\n[forget]\nclass = 1\nforce = true\noutput = "./m"\n', 5, "overwrite m,"),
@@ -275,3 +275,34 @@ def test_completion(run, shell):
     found = CliRunner().invoke(cli, [], prog_name="discedit-onnx", env=environment)
     assert "check" in found.stdout
     assert "calibrate" not in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("step", "value", "says"),
+    [
+        ("forget", 'level = "heads"', "no level 'heads'; there are output, head, features"),
+        ("forget", 'method = "lace"', "no method 'lace'"),
+        ("forget", "strength = -1", "strength -1 is below 0"),
+        ("forget", "max-drop = 200", "--max-drop 200 is not in"),
+        ("forget", 'round-to = "x"', "--round-to x: give a number"),
+        ("prune", "sparsity = 7", "sparsity 7"),
+        ("prune", 'criterion = "fischer"', "fischer"),
+        ("verify-forget", 'require = "depth"', "--require depth: no such level"),
+        ("calibrate", 'shard = "3/2"', "3/2"),
+    ],
+)
+def test_values_that_commands_check_are_told_with_their_line(run, tmp_path, step, value, says):
+    needed = {
+        "forget": 'class = "3"',
+        "verify-forget": 'class = "3"\noriginal = "a.onnx"\nedited = "e.onnx"',
+    }
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'model = "m.onnx"\ndata = "d"\noutput = "o.onnx"\n[inspect]\n'
+        f"[{step}]\n{needed.get(step, '')}\n{value}\n"
+    )
+    result = run("run", recipe)
+    assert (result.exit_code, result.stdout) == (2, "")
+    line = recipe.read_text().splitlines().index(value) + 1
+    assert result.stderr.startswith(f"error: {recipe}:{line}: [{step}] ")
+    assert says in result.stderr

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import SETTINGS
+from .options import PREFIX, SETTINGS
+from .output import PRINTED
 from .print_recipe import NOT_STEPS, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SECTIONS = {
     "Look at models": ("inspect", "score", "diff", "evaluate"),
@@ -35,7 +36,15 @@ INTERNAL, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
 
 class Commands(click.Group):
-    """Loads a command when it is asked for, and ends every failure in one line."""
+    """Loads a command when it is asked for, and ends every failure in one line.
+
+    Attributes
+    ----------
+    as_json
+        Whether machines read standard output: a failure is told there, too.
+    """
+
+    as_json = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """By purpose."""
@@ -62,19 +71,30 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and exit: usage errors of the options are told in one line as well."""
+        words = args[0] if args else extra.get("args")
+        self.as_json = _asked_for_json(sys.argv[1:] if words is None else words)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except click.UsageError as error:
             program = error.ctx.command_path if error.ctx else "discedit-onnx"
-            _tell("error", f"{error.format_message()} See {program} --help")
-            code = USAGE
+            said = error.format_message()
+            said += "." * (said[-1:] not in (".", "?", "!"))
+            code = self._fail("error", f"{said} See {program} --help", USAGE)
         except click.ClickException as error:
-            _tell("error", error.format_message())
-            code = error.exit_code
+            code = self._fail("error", error.format_message(), error.exit_code)
         except click.Abort:
-            _tell("interrupted", "nothing was begun")
-            code = INTERRUPTED
+            code = self._fail("interrupted", "nothing was begun", INTERRUPTED)
         sys.exit(code or 0)
+
+    def _fail(self, kind: str, message: str, code: int, printed: bool = False) -> int:
+        """Tell of a failure, for people and, unless they have a result, for machines."""
+        from .output import Screen, error_as_json
+
+        _tell(kind, message)
+        if self.as_json and not printed:
+            with contextlib.suppress(OSError):  # it may be standard output that failed
+                Screen(as_json=True).json(error_as_json(message, code))
+        return code
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the options; help and the version are written here."""
@@ -90,19 +110,19 @@ class Commands(click.Group):
                 super().invoke(ctx)
                 sys.stdout.flush()
         except DisceditError as error:
-            _tell("error", str(error))
-            ctx.exit(error.exit_code)
+            ctx.exit(self._fail("error", str(error), error.exit_code, PRINTED in ctx.meta))
         except KeyboardInterrupt as error:
-            _tell("interrupted", str(error) or "nothing more was written")
-            ctx.exit(getattr(error, "exit_code", INTERRUPTED))
+            said, code = str(error) or "nothing more was written", INTERRUPTED
+            code = getattr(error, "exit_code", code)
+            ctx.exit(self._fail("interrupted", said, code, PRINTED in ctx.meta))
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             if os.environ.get(TRACEBACK):
                 raise
             what = f"{type(error).__name__}: {error}"
-            _tell("internal error", f"{what}. Please report it; {TRACEBACK}=1 shows where")
-            ctx.exit(INTERNAL)
+            said = f"{what}. Please report it; {TRACEBACK}=1 shows where"
+            ctx.exit(self._fail("internal error", said, INTERNAL, PRINTED in ctx.meta))
 
 
 @contextlib.contextmanager
@@ -126,6 +146,12 @@ def _let_go_of_output() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _asked_for_json(words: Sequence[str]) -> bool:
+    """Whether standard output is for machines, as far as can be told before options are read."""
+    said = os.environ.get(f"{PREFIX}_JSON", "").strip().lower()
+    return "--json" in words or said in ("1", "true", "t", "yes", "y", "on")
 
 
 def _module(name: str) -> str:

@@ -30,6 +30,10 @@ LEAST_WIDTH = 40
 """Of narrower tables nothing could be read; of no width, rich prints nothing at all."""
 
 
+PRINTED = "discedit_onnx.printed"
+"""In a context's `meta` once machines have their result: a failure after it is not told twice."""
+
+
 @dataclass(frozen=True)
 class Screen:
     """Where a command's results go.
@@ -122,6 +126,9 @@ class Screen:
         """The result for machines; not a number becomes null."""
         if self.as_json:
             click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+            ctx = click.get_current_context(silent=True)
+            if ctx is not None:
+                ctx.meta[PRINTED] = True
 
     @contextlib.contextmanager
     def progress(self, what: str) -> Iterator[Progress | None]:
@@ -178,6 +185,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def error_as_json(message: str, code: int) -> dict[str, Any]:
+    """A failure, for machines."""
+    return {"error": {"message": one_line(message), "exit_code": code}}
 
 
 def one_line(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .output import error_as_json
 from .recipes import Recipe, Step, steps
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def command(ctx: click.Context, screen: Screen, recipe: Path) -> None:
     group = ctx.find_root().command
     assert isinstance(group, click.Group)
     results: list[dict[str, Any]] = []
+    planned = list(steps(Recipe.read(recipe), group, ctx))
     try:
-        for step in list(steps(Recipe.read(recipe), group, ctx)):
+        for step in planned:
             screen.line()
             screen.line(f"$ discedit-onnx {step.name} {shlex.join(step.arguments)}", "bold cyan")
             _run(ctx, group, screen, step, results)
@@ -55,16 +57,21 @@ def _run(
     results: list[dict[str, Any]],
 ) -> None:
     """Carry out a step, and keep what it has to say for machines, if that was asked for."""
+    from discedit_onnx.errors import DisceditError
+
     command = group.get_command(ctx, step.name)
     assert command is not None
     asked = ["--json"] * screen.as_json + ["--quiet"] * screen.quiet
-    printed = io.StringIO()
+    printed, failed = io.StringIO(), {}
     try:
         with (
             contextlib.redirect_stdout(printed) if screen.as_json else contextlib.nullcontext(),
             command.make_context(step.name, [*asked, *step.arguments], parent=ctx) as inner,
         ):
             command.invoke(inner)
+    except DisceditError as error:
+        failed = error_as_json(str(error), error.exit_code)
+        raise
     finally:
-        if printed.getvalue():
-            results.append({"step": step.name, "result": json.loads(printed.getvalue())})
+        result = {"result": json.loads(printed.getvalue())} if printed.getvalue() else {}
+        results.append({"step": step.name, **result, **failed})

@@ -296,3 +296,42 @@ def test_no_color(few, tmp_path, wanted):
     seen, _ = shown([*PROGRAM, "run", recipe], "stdout", env=environment)
     assert b"Groups that can be removed" in seen
     assert bool(re.search(rb"\x1b\[[\d;]*(3\d|9\d|38)[;m]", seen)) == wanted
+
+
+def test_a_failure_is_told_to_machines_too(run, few, tmp_path, monkeypatch):
+    model = few / "fashion_resnet20.onnx"
+    for code, arguments in (
+        (3, ["inspect", "none.onnx", "--json"]),
+        (2, ["inspect", model, "--nothing", "--json"]),
+        (2, ["prune", model, "--json", "-o", "o.onnx"]),
+        (2, ["run", "none.toml", "--json"]),
+    ):
+        result = run(*arguments)
+        error = json.loads(result.stdout)["error"]
+        assert result.exit_code == error["exit_code"] == code
+        assert result.stderr == f"error: {error['message']}\n"
+    assert run("inspect", "none.onnx").stdout == ""
+    monkeypatch.setenv("DISCEDIT_JSON", "1")
+    assert json.loads(run("inspect", "none.onnx").stdout)["error"]["exit_code"] == 3
+
+
+def test_a_step_that_fails_is_told_to_machines_too(run, few, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    model = few / "fashion_resnet20.onnx"
+    recipe.write_text(f'model = "{model}"\n[inspect]\n[check]\nmax-size = "1MB"\n[score]\n')
+    result = run("run", recipe, "--json")
+    assert result.exit_code == 5
+    first, second = json.loads(result.stdout)
+    assert first.keys() == {"step", "result"}
+    assert second["error"]["exit_code"] == 5
+    assert not second["result"]["passed"]
+    recipe.write_text(f'model = "{model}"\n[inspect]\n[score]\nmoments = "none"\n')
+    result = run("run", recipe, "--json")
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)[1]["error"]["message"] in result.stderr
+
+
+def test_what_was_refused_ends_in_a_full_stop(run, few):
+    model = few / "fashion_resnet20.onnx"
+    for words in (["check", model, "--forgotten", "sandal"], ["inspect", model, "more"]):
+        assert ". See discedit-onnx" in run(*words).stderr

@@ -130,6 +130,7 @@ def command(
     checkpoint = Checkpoint.beside(output, checkpoint_every, careful=not force)
     if dask is not None and part.of > 1:
         raise UsageError("--dask makes shards of its own: leave --shard out")
+    _require_some(part, len(samples), samples.classifier.batch or batch_size)
     where = {"shard": part, "checkpoint": checkpoint} if dask is None else {"cluster": dask}
     moments = inputs.calibrate(
         screen,
@@ -182,6 +183,22 @@ def command(
             "accuracy": accuracy,
         }
     )
+
+
+def _require_some(part: Shard, total: int, size: int) -> None:
+    """Refuse a shard with nothing in it: its moments would be of no images.
+
+    Raises
+    ------
+    UsageError
+        Naming the most shards that there can be.
+    """
+    if not len(part.places(total, size)):
+        most = -(-total // size)
+        raise UsageError(
+            f"--shard {part}: nothing is in it, for {number(total)} images are {number(most)} "
+            f"batches of {size}: give N up to {most}, or a smaller --batch-size"
+        )
 
 
 def _wanted(

@@ -10,15 +10,17 @@ import click
 from click.core import ParameterSource
 
 import discedit_onnx as dx
-from discedit_onnx.errors import UsageError
+from discedit_onnx.errors import DataError, UsageError
 
 from . import options, outputs, score_plan, score_tables
 from .inputs import Inputs
 from .output import by_class
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from discedit_onnx.calibration.moments import Moments
     from discedit_onnx.scoring.saliency import Scores
 
     from .inputs import DataOptions
@@ -51,14 +53,15 @@ if TYPE_CHECKING:
     envvar="DISCEDIT_CLASS",
     multiple=True,
     metavar="CLASS",
-    help="Index or name of a class; may be given several times.  [default: all]",
+    help="Index or name of a class, or several with commas between; may be repeated.  "
+    "[default: all]",
 )
 @click.option(
     "--against",
     envvar="DISCEDIT_AGAINST",
     multiple=True,
     metavar="CLASS",
-    help="Hold all classes of --class together against these; may be given several times.",
+    help="Hold all classes of --class together against these; several as in --class.",
 )
 @click.option("--pairs", is_flag=True, help="Hold each class against each other one.")
 @click.option(
@@ -133,7 +136,9 @@ def command(
     inputs = Inputs(screen, loaded, data, moments, device, batch_size, force)
     inputs.moments_file()
     gathered = inputs.gather(inputs.opened())
-    comparison = compare(gathered, classes, against, pairs=pairs)
+    _check_features(gathered, features, loaded.path)
+    named = gathered.class_names
+    comparison = compare(gathered, _single(classes, named), _single(against, named), pairs=pairs)
     if target is not None:
         score_plan.show(screen, gathered, comparison, witness, target, confidence)
         return
@@ -154,6 +159,36 @@ def command(
     _show(screen, scores, images, inputs.provenance(), npz)
     if screen.as_json:
         screen.json(_report(scores, model, images, inputs.provenance()))
+
+
+def _single(classes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Classes one by one, as `forget` takes them; a name may hold commas itself."""
+    found = []
+    for item in classes:
+        found += [item] if item in names else [part.strip() for part in item.split(",")]
+    return found
+
+
+def _check_features(moments: Moments, features: Sequence[str], model: Path) -> None:
+    """Refuse features that there are not, and name the mend where they were not gathered.
+
+    Raises
+    ------
+    UsageError, DataError
+        Naming what there is, or how to gather it.
+    """
+    from discedit_onnx.calibration.taps import FEATURES
+
+    for name in features:
+        if name in moments.features:
+            continue
+        there = ", ".join(moments.features)
+        if name not in FEATURES:
+            raise UsageError(f"--feature {name}: no such feature; the moments hold {there}")
+        raise DataError(
+            f"the moments hold no feature {name!r} but {there}: gather it with `discedit-onnx "
+            f"calibrate {model} --features {name}`"
+        )
 
 
 def _certifiable(witness: str) -> str:

@@ -187,3 +187,18 @@ def test_what_makes_no_sense_is_refused_in_one_line(run, resnet, arguments, says
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_classes_with_commas_between(run, resnet):
+    both = run("score", resnet, "--class", "3", "--class", "dress", "--class", "4", "--csv")
+    assert both.exit_code == 0, both.stderr
+    assert run("score", resnet, "--class", "dress, 4", "--csv").stdout == both.stdout
+
+
+def test_features_that_are_not_there(run, resnet):
+    result = run("score", resnet, "--feature", "nope")
+    assert result.exit_code == 2
+    assert "--feature nope: no such feature; the moments hold mean, rms, " in result.stderr
+    result = run("score", resnet, "--feature", "max")
+    assert result.exit_code == 4
+    assert f"`discedit-onnx calibrate {resnet} --features max`" in result.stderr

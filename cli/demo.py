@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +140,7 @@ def find_samples(asked: Path | None) -> Path:
 def prepare(samples: Path, folder: Path) -> Files:
     """Copy the model into the output folder, and clear away what an earlier demo left there."""
     from discedit_onnx.evidence.manifest import manifest_path
+    from discedit_onnx.files import write_files
 
     model = folder / MODEL
     files = Files(
@@ -158,7 +158,7 @@ def prepare(samples: Path, folder: Path) -> Files:
     manifests = map(manifest_path, (files.silenced, files.removed))
     for path in (*vars(files).values(), *manifests):
         path.unlink(missing_ok=True)
-    shutil.copyfile(samples / MODEL, model)
+    write_files({model: (samples / MODEL).read_bytes()})
     return files
 
 

@@ -138,16 +138,16 @@ def command(
         batch_size=batch_size,
     )
     title = f"{edited}: what is left of {', '.join(found.names)}"
-    if output is not None:
-        from .evidence_page import write
-
-        write(output, page(found, title))
     if not screen.mute:
         for heading, columns, rows in tables(found):
             screen.table(heading, columns, rows)
         screen.line()
         screen.facts(title, facts(found))
     screen.json(as_json(found, original, edited))
+    if output is not None:  # last, so that a full disk does not cost what was measured
+        from .evidence_page import write
+
+        write(output, page(found, title))
     if require is not None:
         verdict = found.verdicts[LEVELS.index(require)]
         if not verdict.passed:

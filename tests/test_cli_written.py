@@ -197,3 +197,53 @@ def test_the_values_of_a_plan_that_is_overwritten_go(here, run):
     values.write_text("precious")
     assert run(*pruning(here, *words, "--refit", "off")).exit_code == OK
     assert values.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("shard", "code"), [("1/100000", USAGE), ("1/5", USAGE), ("4/4", OK)])
+def test_a_shard_with_nothing_in_it(here, run, shard, code):
+    arguments = ("calibrate", here / "model.onnx", "--data", here / "images", "-o", here / "m")
+    result = run(*arguments, "--shard", shard, "--batch-size", 4)
+    says = "nothing is in it, for 13 images are 4 batches of 4: give N up to 4, or a smaller"
+    assert result.exit_code == code, result.stderr
+    assert (says in result.stderr) == (code == USAGE)
+    assert (here / "m").exists() == (code == OK)
+
+
+def test_what_was_measured_is_shown_although_the_page_can_not_be_written(here, run, full):
+    arguments, out, _ = forgetting(here)
+    assert run(*arguments).exit_code == OK
+    full("left.md")
+    result = run(
+        "verify-forget", here / "model.onnx", out, "--class", 0, "--data", here / "images",
+        "-o", here / "left.md",
+    )  # fmt: skip
+    assert result.exit_code == USAGE
+    assert (
+        result.stderr == f"error: {here / 'left.md'}: can't be written: No space left on device\n"
+    )
+    assert "Verdicts" in result.stdout
+    assert not (here / "left.md").exists()
+
+
+def test_a_demo_on_a_full_disk_blames_the_disk(tmp_path, run, full):
+    full("fashion_resnet20.onnx")
+    samples = Path(__file__).parents[1] / "sample_models"
+    result = run("demo", "--samples", samples, "-o", tmp_path / "demo")
+    place = tmp_path / "demo/fashion_resnet20.onnx"
+    assert result.exit_code == USAGE
+    assert result.stderr == f"error: {place}: can't be written: No space left on device\n"
+    assert not place.exists()
+
+
+def test_a_replay_on_a_full_disk_names_its_output(here, run, monkeypatch):
+    arguments, _, manifest = forgetting(here)
+    assert run(*arguments).exit_code == OK
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(onnx, "save", full)
+    moments, again = ("--moments", here / "model.moments.safetensors"), here / "again.onnx"
+    result = run("replay", manifest, here / "model.onnx", *moments, "-o", again)
+    assert result.exit_code == USAGE
+    assert result.stderr == f"error: {again}: can't be written: No space left on device\n"

@@ -233,6 +233,8 @@ def replay(
             found = load(trial).hash
     except FileNotFoundError as error:
         raise UsageError(f"{output.parent}: no such folder for the output") from error
+    except UsageError as error:  # which names the trial, as nobody knows it
+        raise UsageError(str(error).replace(str(trial), str(output))) from error
     if found != manifest.result:
         own = {name: metadata.version(name) for name in LIBRARIES}
         other = [

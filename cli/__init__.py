@@ -179,7 +179,8 @@ def cli(ctx: click.Context) -> None:
 
     DIR is a folder with one folder of images for each class. Every option can also be set in the
     environment: DISCEDIT_DEVICE=cpu stands for --device cpu. Exit codes: 0 done, 1 our own bug,
-    2 usage, 3 the model, 4 the data, 5 a gate that failed, or a result that could not be proved.
+    2 usage, 3 the model, 4 the data, 5 a gate that failed, or a result that could not be proved,
+    130 interrupted, 141 the reader of the output has gone.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

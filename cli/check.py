@@ -221,7 +221,9 @@ def _written(verdict: Verdict, value: float) -> str:
     """A value in the unit of a verdict."""
     if verdict.unit == "bytes":
         return size(round(value))
-    return percent(value, 2) if verdict.unit == "share" else f"{value:.3f}"
+    if verdict.unit == "share":
+        return percent(value, 2)
+    return f"{value:.3f}" if value >= 0.001 or not value else f"{value:.1g}"
 
 
 def _limit(verdict: Verdict) -> str:

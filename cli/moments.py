@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.group(
+    invoke_without_command=True,
     context_settings=options.SETTINGS,
     short_help="Show moments files, and merge those of shards.",
     epilog=options.examples(
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
         "moments merge first.moments second.moments -o all.moments",
     ),
 )
-def command() -> None:
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Look into the files that calibrate writes, and join what several runs have gathered."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @command.command(

@@ -140,6 +140,13 @@ def test_a_check_that_can_not_run_leaves_no_older_verdict(run, model, data, tmp_
         assert f"error: {suite[0][0].get('message')}\n" == result.stderr
 
 
+def test_a_small_ratio_is_not_shown_as_none(run, model):
+    result = run("check", model, "--against", model, "--max-latency-ratio", "0.0001")
+    assert result.exit_code == GATE
+    assert "<= 0.0001" in result.stdout
+    assert "at most 0.0001 asked" in result.stderr
+
+
 def test_junit_replaces_xml_only(run, model, tmp_path):
     for name in ("junit.txt", "copy.onnx"):
         file = tmp_path / name

@@ -335,3 +335,9 @@ def test_what_was_refused_ends_in_a_full_stop(run, few):
     model = few / "fashion_resnet20.onnx"
     for words in (["check", model, "--forgotten", "sandal"], ["inspect", model, "more"]):
         assert ". See discedit-onnx" in run(*words).stderr
+
+
+def test_a_group_alone_prints_its_help(run):
+    result = run("moments")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == run("moments", "--help").stdout

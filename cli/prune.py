@@ -8,7 +8,7 @@ import click
 
 import discedit_onnx as dx
 
-from . import budgets, options, outputs, recording, reporting, searching
+from . import budgets, edits, options, outputs, recording, reporting, searching
 from .inputs import Inputs
 from .report import report
 

@@ -339,7 +339,7 @@ def test_a_subset_depends_on_its_seed(model, tmp_path):
     assert a.facts["samples"] == "12 of 60, class-balanced, seed 0"
     whole = next(open_data(model, root).batches(60)).feeds["x"]
     np.testing.assert_array_equal(next(a.batches(12)).feeds["x"], whole[a.index])
-    with pytest.raises(UsageError, match="at least one"):
+    with pytest.raises(UsageError, match="from 1 on"):
         open_data(model, root, num_samples=0)
 
 

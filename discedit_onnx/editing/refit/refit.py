@@ -197,6 +197,8 @@ class _Work:
             after += rows.error(self._nearest(left, fit)) - rows.error(fit)
         if after < before:
             self._put(layer, left, goal, fit)
+        else:
+            after = before
         first = self._repairs.get(layer.node)
         begun = before / spread if first is None else first.before
         self._repairs[layer.node] = Repair(layer.weight, begun, after / spread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -57,7 +58,10 @@ def refused(here, run):
         before = contents(here)
         result = run(*arguments)
         assert contents(here) == before
-        assert result.stdout == ""
+        if "--json" in arguments:
+            assert json.loads(result.stdout)["error"]["exit_code"] == code
+        else:
+            assert result.stdout == ""
         assert result.exit_code == code, result.stderr
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1

@@ -111,7 +111,7 @@ def test_a_failed_save_leaves_everything_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
     empty().save(file)
     before = file.read_bytes()
-    with files_of(1000), pytest.raises(UsageError, match=r"can't be written: .*File too large"):
+    with files_of(1000), pytest.raises(UsageError, match=r"can't be written: File too large$"):
         full(14).save(file)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from dataclasses import asdict
@@ -77,9 +78,16 @@ def save_moments(moments: Moments, path: str | Path) -> None:
             temporary.chmod(mode)  # the library's own is for nobody else
             temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else first_line(error)
-        raise UsageError(f"{path}: can't be written: {reason}") from error
+        raise UsageError(f"{path}: can't be written: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system says, which safetensors hands on in words of its own."""
+    number = getattr(error, "errno", None)
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    if told is not None:
+        number = int(told[1])
+    return os.strerror(number) if number else first_line(error)
 
 
 def load_moments(path: str | Path) -> Moments:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import tempfile
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UsageError
+from .interruption import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 
 def real_path(path: Path) -> Path:
@@ -69,25 +68,6 @@ def check_place(
         raise UsageError(f"{path.parent}: no such folder for the {what}")
     if not os.access(place.parent, os.W_OK | os.X_OK):
         raise UsageError(f"{place.parent}: this folder can't be written to; choose another")
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until this is done: for files that are nothing without each other.
-
-    Python lets only the main thread do this; in another, nothing waits.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if asked:
-        signal.raise_signal(signal.SIGINT)
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

@@ -21,8 +21,9 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from .branches import take_branches
 from .errors import ModelError, UsageError, first_line
-from .files import check_place, real_path, same_file, uninterrupted
+from .files import check_place, real_path, same_file
 from .functions import inline_functions
+from .interruption import uninterrupted
 from .moved import write_moved
 from .sorting import sort_nodes
 from .tables import Table, Tabular, facts

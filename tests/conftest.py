@@ -72,3 +72,29 @@ def moments(few, tmp_path_factory):
     )
     assert result.exit_code == 0, result.stderr
     return path
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A folder with a tiny model, its moments, images, and a folder for outputs."""
+    import onnx
+    from tiny_models import classifier, taught, write_images
+
+    from discedit_onnx.api import calibrate, open_data
+    from discedit_onnx.model import CLASS_NAMES_KEY, load
+
+    folder = tmp_path_factory.mktemp("whole")
+    proto = taught(classifier(), write_images(folder / "images", (5, 4, 4)))
+    proto.metadata_props.add(key=CLASS_NAMES_KEY, value='["ant", "bee", "cat"]')
+    onnx.save(proto, folder / "model.onnx")
+    (folder / "out").mkdir()
+    model = load(folder / "model.onnx")
+    moments = calibrate(model, open_data(model, folder / "images"), device="cpu")
+    moments.save(folder / "model.moments.safetensors")
+    return folder
+
+
+@pytest.fixture
+def here(whole, tmp_path):
+    """A copy of it, to be written to, or spoilt."""
+    return shutil.copytree(whole, tmp_path, dirs_exist_ok=True)

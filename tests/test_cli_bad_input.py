@@ -14,11 +14,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
-from tiny_models import CLASS_NAMES, classifier, taught, write_images
+from tiny_models import CLASS_NAMES, classifier
 
-from discedit_onnx.api import calibrate, open_data
 from discedit_onnx.errors import ModelError
-from discedit_onnx.model import CLASS_NAMES_KEY, load, save
+from discedit_onnx.model import load, save
 
 USAGE, MODEL, DATA = 2, 3, 4
 
@@ -28,26 +27,6 @@ def contents(folder):
     return {
         path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
     }
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A folder with a tiny model, its moments, images, and a folder for outputs."""
-    folder = tmp_path_factory.mktemp("whole")
-    proto = taught(classifier(), write_images(folder / "images", (5, 4, 4)))
-    proto.metadata_props.add(key=CLASS_NAMES_KEY, value='["ant", "bee", "cat"]')
-    onnx.save(proto, folder / "model.onnx")
-    (folder / "out").mkdir()
-    model = load(folder / "model.onnx")
-    moments = calibrate(model, open_data(model, folder / "images"), device="cpu")
-    moments.save(folder / "model.moments.safetensors")
-    return folder
-
-
-@pytest.fixture
-def here(whole, tmp_path):
-    """A copy of it, to be spoilt."""
-    return shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import signal
 from pathlib import Path
 
 import onnx
 import pytest
-from tiny_models import classifier, taught, write_images
 
 from discedit_onnx.api import calibrate, open_data
 from discedit_onnx.calibration.checkpoint import Checkpoint
-from discedit_onnx.model import CLASS_NAMES_KEY, load, save
+from discedit_onnx.model import load, save
 
 OK, USAGE = 0, 2
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A folder with a tiny model, its moments and images."""
-    folder = tmp_path_factory.mktemp("whole")
-    proto = taught(classifier(), write_images(folder / "images", (5, 4, 4)))
-    proto.metadata_props.add(key=CLASS_NAMES_KEY, value='["ant", "bee", "cat"]')
-    onnx.save(proto, folder / "model.onnx")
-    model = load(folder / "model.onnx")
-    moments = calibrate(model, open_data(model, folder / "images"), device="cpu")
-    moments.save(folder / "model.moments.safetensors")
-    return folder
-
-
-@pytest.fixture
-def here(whole, tmp_path):
-    """A copy of it, to be written to."""
-    return shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -94,8 +73,9 @@ def test_an_interrupt_waits_until_both_are_there(here, monkeypatch):
     replace = Path.replace
 
     def interrupted(path, target):
+        if not moved:
+            signal.raise_signal(signal.SIGINT)
         moved.append(target)
-        signal.raise_signal(signal.SIGINT)
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)

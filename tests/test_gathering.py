@@ -13,7 +13,7 @@ from onnx import helper
 from tiny_models import CLASS_NAMES, TAPS, classifier, saved, write_images
 
 from discedit_onnx.calibration import gathering, lanes, tapped
-from discedit_onnx.calibration.checkpoint import Checkpoint, Interrupted, signals_deferred
+from discedit_onnx.calibration.checkpoint import Checkpoint, Interrupted
 from discedit_onnx.calibration.gathering import (
     Wanted,
     calibrate,
@@ -27,6 +27,7 @@ from discedit_onnx.calibration.shards import Shard
 from discedit_onnx.calibration.tapped import TappedModel
 from discedit_onnx.calibration.taps import FEATURES
 from discedit_onnx.errors import DataError, UsageError
+from discedit_onnx.interruption import signals_deferred
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import DataError, UsageError
 from .storage import load_moments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-    from types import FrameType
 
     from .moments import Moments
 
@@ -112,34 +107,3 @@ class Checkpoint:
     def remove(self) -> None:
         """The run is complete."""
         self.path.unlink(missing_ok=True)
-
-
-@dataclass
-class Asked:
-    """The signal by which the process was asked to end, 0 before."""
-
-    signal: int = 0
-
-
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[Asked]:
-    """Note SIGINT and SIGTERM instead of ending at once, so that sums are never left half added.
-
-    The second one of a kind ends the process as ever. Python lets only the main thread do this;
-    in another, nothing is deferred.
-    """
-    asked = Asked()
-    before: dict[int, Any] = {}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.signal = number
-        signal.signal(number, before[number])
-
-    if threading.current_thread() is threading.main_thread():
-        for number in map(int, (signal.SIGINT, signal.SIGTERM)):
-            before[number] = signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

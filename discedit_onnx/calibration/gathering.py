@@ -13,8 +13,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..errors import UsageError, require_count, require_several, require_whole
+from ..interruption import signals_deferred
 from .accumulator import Accumulator
-from .checkpoint import Interrupted, signals_deferred
+from .checkpoint import Interrupted
 from .histograms import Histograms, check_edges, pilot_of, quantile_edges
 from .keeping import what_to_keep
 from .lanes import lanes_for, side_by_side
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from ..interruption import Asked
     from ..model import Model
-    from .checkpoint import Asked, Checkpoint
+    from .checkpoint import Checkpoint
     from .data import Batch, Dataset
     from .histograms import Edges
     from .keeping import Kept

@@ -1,6 +1,6 @@
 """How much faster models are with half of their multiply-accumulates, in one run.
 
-    python benchmarks/pruning_latency.py [--multiples 1 4 8 16] [--share 0.5]
+    python benchmarks/pruning_latency.py [--multiples 1 4 8 16] [--kind macs --share 0.5]
 
 The sample models, pruned by least squares and refitted with 512 calibration images, to widths that
 are multiples of what is named. Accuracy is of the test images; time is ONNX Runtime's on the CPU,
@@ -30,15 +30,14 @@ MODELS = ("fashion_resnet20", "fashion_vgg", "fashion_mobilenet")
 IMAGES, BATCHES, ROUNDS = 512, (1, 32), 15
 
 
-def rows(name: str, share: float, multiples: list[int]) -> None:
+def rows(name: str, budget: dx.Budget, multiples: list[int]) -> None:
     """Prune one model to each multiple, and time the results beside it."""
     model = dx.load(SAMPLES / f"{name}.onnx")
     data = dx.open_data(model, str(DATA / "calibration"), num_samples=IMAGES)
     test = dx.open_data(model, str(DATA / "test"))
     edits = [
         dx.prune(
-            model, data=data, budget=dx.Budget("macs", share), limits=dx.Limits(round_to=n),
-            device="cpu",
+            model, data=data, budget=budget, limits=dx.Limits(round_to=n), device="cpu"
         )
         for n in multiples
     ]  # fmt: skip
@@ -60,7 +59,10 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 4, 8, 16])
-    parser.add_argument("--share", type=float, default=0.5, help="of the MACs that may be left")
+    parser.add_argument("--kind", choices=["macs", "sparsity"], default="macs")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of MACs that may be left, of parameters that go"
+    )
     parser.add_argument("--models", nargs="+", default=MODELS)
     options = parser.parse_args()
     print(
@@ -71,7 +73,7 @@ def main() -> None:
     over = " | ".join(f"time, batch {batch}" for batch in BATCHES)
     print(f"| model | multiples of | top-1 | MACs | {over} |\n|---|---|---|---|{'---|' * 2}")
     for name in options.models:
-        rows(name, options.share, options.multiples)
+        rows(name, dx.Budget(options.kind, options.share), options.multiples)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from test_refit import batches, loaded, outputs, removed_with_refit
 from topologies.net import CLASSES, Net
 
@@ -111,6 +111,25 @@ def test_what_is_stored_is_refitted(kind, tmp_path):
     dense = outputs(model.proto, test)
     refitted, cut = (((outputs(e.proto, test) - dense) ** 2).mean() for e in (edit, plain))
     assert refitted < 0.4 * cut
+
+
+def test_numbers_that_a_code_does_not_have():
+    """Beyond its ends, and of a channel whose scale is 0: the nearest, which are all the same."""
+    net = Net(21, ir_version=10)
+    codes = net.constant(np.zeros((2, 7), np.int8))
+    weight = net.op("DequantizeLinear", codes, net.constant(np.array([0.5, 0], np.float32)), axis=0)
+    view = View(net.model(net.op("Gemm", net.input("N", 7), weight, transB=1)))
+    (layer,) = find_layers(view)
+    wanted = np.tile(np.array([-1e9, -0.6, -0.1, 0, 0.3, 63, 1e9]), (2, 1))
+    found = layer.stored.written(wanted, view.initializers)
+    np.testing.assert_array_equal(found, [[-128, -1, 0, 0, 1, 126, 127], [0] * 7])
+
+
+def test_a_narrow_type_between_two_wide_ones_rounds():
+    net = Net()
+    weight = net.op("Cast", net.op("Cast", net.weight(7, CLASSES), to=TensorProto.FLOAT16), to=1)
+    (layer,) = find_layers(View(net.model(net.op("MatMul", net.input("N", 7), weight))))
+    assert not layer.exact
 
 
 @pytest.mark.parametrize("kind", ["identity", "transpose"])

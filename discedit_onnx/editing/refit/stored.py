@@ -74,7 +74,8 @@ class Stored:
         if self.scale:
             scale, zero = self._code(tensors, values.ndim)
             limits = np.iinfo(dtype)
-            values = np.clip(np.rint(values / scale + zero), limits.min, limits.max)
+            steps = np.divide(values, scale, out=np.zeros(values.shape), where=scale != 0)
+            values = np.clip(np.rint(steps + zero), limits.min, limits.max)
         return values.astype(dtype)
 
     def _code(self, tensors: Tensors, axes: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -94,7 +95,7 @@ def find_stored(view: View, name: str) -> Stored | None:
     A cast between floating-point types may lie between, or DequantizeLinear with constant scales
     of integers of 8 bits and more; weights that are computed in other ways are None.
     """
-    element = view.element_type(name)
+    element, cast = view.element_type(name), False
     while name not in view.initializers:
         node = view.producer.get(name)
         if node is None or node.domain or not _read_once(view, name):
@@ -104,11 +105,11 @@ def find_stored(view: View, name: str) -> Stored | None:
             return _quantised(view, node, element)
         if node.op not in ("Cast", "Identity") or not is_float(view.element_type(source)):
             return None
+        cast |= view.element_type(source) != view.element_type(name)
         name = source
-    found = view.initializers[name].data_type
-    if not owned(view, name) or not is_float(found) or not is_float(element):
+    if not owned(view, name) or not is_float(view.initializers[name].data_type):
         return None
-    return Stored(name, element, cast=found != element)
+    return Stored(name, element, cast) if is_float(element) else None
 
 
 def owned(view: View, name: str) -> bool:

@@ -93,11 +93,11 @@ def test_parts_of_batches_that_run_side_by_side_are_added_in_order(model, data, 
 def test_second_moments_are_taken_of_small_parts_on_the_cpu_alone(model, data, wide, monkeypatch):
     """A device is fed whole batches; what the graph gives of a piece stays in the cache here."""
     monkeypatch.setattr(tapped, "WIDE", wide)
-    monkeypatch.setattr(lanes, "PIECE", 1)
+    monkeypatch.setattr(lanes, "BYTES", 1)
     done: list[int] = []
     run = plan_run(model, data, TAPS, Wanted(second=True), batch_size=32)
     with open_run(model, run, device="cpu") as opened:
-        for device, first in (("cpu", lanes.LEAST), ("coreml", 32 // len(opened.bindings))):
+        for device, first in (("cpu", lanes.MATRICES), ("coreml", 32 // len(opened.bindings))):
             opened.session.device = device
             done.clear()
             gather(run, opened, progress=lambda n, _: done.append(n))

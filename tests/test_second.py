@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from discedit_onnx.calibration import second
 from discedit_onnx.calibration.accumulator import Accumulator
 from discedit_onnx.calibration.moments import Moments
+from discedit_onnx.calibration.products import multiplier
 from discedit_onnx.calibration.second import Positions, SecondMoments
 from discedit_onnx.calibration.taps import Tap
 
 CHANNELS = 7
+TIMES = multiplier()
 
 
 def exact(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,16 +52,27 @@ def test_values_in_any_parts_give_the_moments_of_all(seed, cuts, band, places, d
     try:
         found = SecondMoments.empty(CHANNELS)
         for rows in np.split(np.arange(30), cuts):
-            found = found.add_positions(Positions(values[rows]))
+            found = found.add_positions(Positions(values[rows]), TIMES)
         found.mirror()
     finally:
         second.BAND = before
     assert_near(found, values)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(1, 70), st.integers(1, 300))
+@settings(deadline=None)
+def test_products_are_those_of_numpy(seed, rows, columns, length) -> None:
+    """Also of rows among others, which do not lie side by side in memory."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(rows, length)).astype(np.float32)
+    b = rng.normal(size=(columns, 2 * length)).astype(np.float32)[:, ::2]
+    want = a.astype(np.float64) @ b.astype(np.float64).T
+    np.testing.assert_allclose(TIMES(a, b), want, rtol=1e-5, atol=1e-5 * np.sqrt(length))
+
+
 def test_channels_may_lie_last_in_memory() -> None:
     values = np.random.default_rng(0).normal(size=(4, 6, CHANNELS)).astype(np.float32)
-    found = SecondMoments.empty(CHANNELS).add_positions(Positions(values.swapaxes(1, 2)))
+    found = SecondMoments.empty(CHANNELS).add_positions(Positions(values.swapaxes(1, 2)), TIMES)
     found.mirror()
     assert_near(found, values.swapaxes(1, 2))
 

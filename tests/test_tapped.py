@@ -10,6 +10,7 @@ from tiny_models import HEIGHT, TAPS, WIDTH, classifier
 
 from discedit_onnx.calibration import second, tapped
 from discedit_onnx.calibration.binding import Binding
+from discedit_onnx.calibration.products import multiplier
 from discedit_onnx.calibration.second import Positions, SecondMoments
 from discedit_onnx.calibration.session import open_session
 from discedit_onnx.calibration.tapped import WIDE, fill_up, open_tapped
@@ -60,7 +61,7 @@ def second_moments(seen: tapped.Observed) -> dict[str, SecondMoments]:
     found = {}
     for name, part in seen.second.items():
         if isinstance(part, Positions):
-            part = SecondMoments.empty(part.values.shape[1]).add_positions(part)
+            part = SecondMoments.empty(part.values.shape[1]).add_positions(part, multiplier())
             part.mirror()
         found[name] = part
     return found

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from .histograms import Histograms
 from .moments import POOLED, Moments
+from .products import multiplier
 from .second import Positions, SecondMoments
 from .sums import GrowingSums, Sums
 
@@ -36,6 +37,7 @@ class Accumulator:
             name: SecondMoments(part.count, part.mean.copy(), part.comoment.copy())
             for name, part in start.second.items()
         }
+        self._times = multiplier() if self._second else None
         self._correct = start.correct
         # What they are of; the arrays that were copied need not stay in memory with the copies.
         size = start.mean.shape
@@ -106,7 +108,8 @@ class Accumulator:
         for name, part in batch.items():
             known = self._second[name]
             if isinstance(part, Positions):
-                self._second[name] = known.add_positions(part)
+                assert self._times is not None
+                self._second[name] = known.add_positions(part, self._times)
             else:
                 self._second[name] = known.add(part)
 

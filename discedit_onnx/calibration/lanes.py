@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .session import cores
-from .tapped import LEAST, PIECE
+from .tapped import LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from .data import Batch, Dataset
     from .tapped import Observed, TappedModel
+
+MATRICES, BYTES = 8, 3 << 18
+"""Samples, and bytes of inputs, that are run at a time where the CPU gives second moments, at
+least: fewer cost time outside of the graph, more cost memory and the processor's cache."""
 
 
 def lanes_for(data: Dataset, size: int) -> int:
@@ -98,5 +102,5 @@ def _part(data: Dataset, model: TappedModel, most: int) -> int:
         return most
     (sample,) = data.take(np.zeros(1, np.int64)).batches(1)
     each = sum(values.nbytes for values in sample.feeds.values())
-    least = max(LEAST, PIECE // max(each, 1))
+    least = max(MATRICES, BYTES // max(each, 1))
     return next(n for n in range(min(least, most), most + 1) if most % n == 0)

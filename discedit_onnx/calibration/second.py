@@ -19,12 +19,14 @@ from ..errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .products import Times
+
 FloatArray = npt.NDArray[np.float64]
 
 BLOCK = 2**15
 """Numbers of a matrix that are added to at a time."""
 
-BAND = 256
+BAND = 128
 """Rows of a matrix that are multiplied at a time: from their diagonal on."""
 
 
@@ -106,7 +108,7 @@ class SecondMoments:
         return SecondMoments(count, self.mean, self.comoment)
 
     @np.errstate(over="ignore", invalid="ignore")  # what overflows is told of later
-    def add_positions(self, seen: Positions) -> SecondMoments:
+    def add_positions(self, seen: Positions, times: Times) -> SecondMoments:
         """These and what was seen, as `add`, but above the diagonal only: `mirror` in the end.
 
         What the distance of the means adds is one more column of the product.
@@ -120,7 +122,7 @@ class SecondMoments:
         left[:, -1] = delta * np.sqrt(self.count * (added / max(count, 1)))
         for start in range(0, len(delta), BAND):
             rows = slice(start, start + BAND)
-            self.comoment[rows, start:] += left[rows] @ left[start:].T
+            self.comoment[rows, start:] += times(left[rows], left[start:])
         self.mean[...] += delta * (added / max(count, 1))
         return SecondMoments(count, self.mean, self.comoment)
 

@@ -31,7 +31,7 @@ PIECE, BESIDE = 3 << 17, 1 << 16
 """Bytes of inputs run at a time on the CPU, at least, by a lane alone and by each of several: more
 take memory, and hardly less time."""
 
-WIDE = 256
+WIDE = 128
 """Channels beyond which the graph hands out values on the CPU, and no matrix: half of it can be
 saved then (on a ResNet-50, a third of what second moments cost)."""
 

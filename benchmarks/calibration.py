@@ -13,7 +13,8 @@ side by side. So does "plain, in parts", beside the plain run of whole batches.
 1. Time over plain inference: runs of each kind take turns in one process, medians of the ratios of
    neighbours.
 2. The same taps as full outputs with NumPy reductions, and in `onnxruntime.quantization`'s
-   calibraters: time a batch, peak memory, bytes fetched; every way in a process of its own.
+   calibraters: time a batch, peak memory, bytes fetched; every way in a process of its own, three
+   of each that take turns, medians.
 3. Peak memory by the number of images.
 """
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 CLASSES = 10
 SEED = 0
+TURNS = 3
+"""Processes of each way; they take turns, and medians of what stood side by side are told."""
+
 SPARE = 2
 """Batches behind those that are timed."""
 FOUR = ("mean", "rms", "mean_square", "max", "positive")
@@ -329,6 +333,17 @@ def in_a_process(case: Case, way: str, device: str, batches: int) -> dict[str, f
     return found
 
 
+def beside(turn: dict[str, dict[str, float]], way: str) -> tuple[float, float, float, float]:
+    """Seconds, over those of calibration, and peak memory, over that of the plain run."""
+    one, ours, base = turn[way], turn["calibrate"], turn["plain inference"]
+    return (
+        one["seconds"],
+        one["seconds"] / ours["seconds"],
+        one["peak"],
+        one["peak"] / base["peak"],
+    )
+
+
 def report(device: str, runs: int, images: int) -> None:
     """Measure everything and print it."""
     import onnxruntime
@@ -346,14 +361,19 @@ def report(device: str, runs: int, images: int) -> None:
     ways = ["plain inference", "calibrate", "full outputs, NumPy"]
     ways += ["quantization MinMax", "quantization Histogram"] if device == "cpu" else []
     for case in CASES.values():
-        found = {way: in_a_process(case, way, device, case.batches) for way in ways}
-        base, ours = found["plain inference"], found["calibrate"]
-        for way, one in found.items():
+        turns = [
+            {way: in_a_process(case, way, device, case.batches) for way in ways}
+            for _ in range(TURNS)
+        ]
+        for way in ways:
+            seconds, slower, peak, over = (
+                statistics.median(values)
+                for values in zip(*(beside(turn, way) for turn in turns), strict=True)
+            )
             print(
-                f"| {case.name} | {way} | {1000 * one['seconds']:.1f} "
-                f"| {one['seconds'] / ours['seconds']:.2f} x | {one['peak'] / 2**20:.0f} "
-                f"| {100 * (one['peak'] / base['peak'] - 1):+.1f} % "
-                f"| {one['fetched'] / 2**20:.2f} |",
+                f"| {case.name} | {way} | {1000 * seconds:.1f} | {slower:.2f} x "
+                f"| {peak / 2**20:.0f} | {100 * (over - 1):+.1f} % "
+                f"| {turns[0][way]['fetched'] / 2**20:.2f} |",
                 flush=True,
             )
     case = CASES["ResNet-20"]

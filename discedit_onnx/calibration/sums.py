@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-BLOCK = 2**16
+BLOCK = 2**17
 """Values of a feature that are worked on at a time; what is made on the way stays in the
 processor's cache, and takes no memory that is worth a word."""
 

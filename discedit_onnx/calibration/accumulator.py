@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ from .sums import GrowingSums, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .products import Times
 
 
 class Accumulator:
@@ -37,7 +40,6 @@ class Accumulator:
             name: SecondMoments(part.count, part.mean.copy(), part.comoment.copy())
             for name, part in start.second.items()
         }
-        self._times = multiplier() if self._second else None
         self._correct = start.correct
         # What they are of; the arrays that were copied need not stay in memory with the copies.
         size = start.mean.shape
@@ -46,6 +48,10 @@ class Accumulator:
         self._kept = kept[np.argsort(start.class_index[kept])]
         pooled = np.flatnonzero(start.class_index == POOLED)
         self._pooled = int(pooled[0]) if len(pooled) else None
+
+    @cached_property
+    def _times(self) -> Times:
+        return multiplier()
 
     @property
     def moments(self) -> Moments:
@@ -108,7 +114,6 @@ class Accumulator:
         for name, part in batch.items():
             known = self._second[name]
             if isinstance(part, Positions):
-                assert self._times is not None
                 self._second[name] = known.add_positions(part, self._times)
             else:
                 self._second[name] = known.add(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from discedit_onnx.scoring.certificates import certify
 from discedit_onnx.scoring.comparison import OneVsRest, Pairs, Sets
 from discedit_onnx.scoring.layers import carriers, layers
 
-USAGE = 2
+USAGE, DATA = 2, 4
 
 
 @pytest.fixture
@@ -52,6 +53,22 @@ def test_all_pairs(run, resnet):
     text = ran(run("score", resnet, "--pairs", "--witness", "threshold"))
     assert "each class against each other (estimates, 60 images)" in text
     assert "nearest" in text
+
+
+def test_totals_of_all_classes_tell_none_apart(run, resnet):
+    """As `calibrate` keeps them of more classes than fit; an empty table would say nothing."""
+    path = resnet.with_suffix(".moments.safetensors")
+    known = dx.load_moments(path)
+    rows = {name: getattr(known, name)[:1] for name in ("count", "mean", "comoment")}
+    totals = replace(known, class_names=("(all)",), class_index=np.array([-1]), **rows,
+                     histograms=None)  # fmt: skip
+    totals.save(path)
+    for more in ([], ["--pairs"], ["--json"]):
+        result = run("score", resnet, *more)
+        assert result.exit_code == DATA
+        assert "all classes together" in result.stderr
+        assert "calibrate with --classes" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_some_classes_in_each_way(run, resnet):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,10 +157,17 @@ def compare(
     ------
     UsageError
         If a class is unknown or the request makes no sense.
+    DataError
+        If the moments hold no class by itself.
     """
     if against and (pairs or not classes):
         raise UsageError("--against needs --class and excludes --pairs: it compares two sets")
     chosen = positions(moments, classes) or single_classes(moments)
+    if not chosen:
+        raise DataError(
+            "the moments hold all classes together, so that none can be told from others: "
+            "calibrate with --classes and some of them"
+        )
     if against:
         return Sets(chosen, positions(moments, against))
     if pairs and len(chosen) < 2:

@@ -24,8 +24,8 @@ SIDE = 8
 """Longest side of what the second layer gives in a region."""
 PLACES_PER_FEATURE = 200
 """So many places of what the second layer gives are looked at for each feature of the first."""
-MOST_BYTES = 512 << 20
-"""Of the patches that the first layer reads in all regions: 2,048 whole maps of 8 x 8 x 64."""
+MOST_BYTES = 256 << 20
+"""Of the patches that the first layer reads in all regions."""
 
 
 def look(

@@ -92,7 +92,7 @@ def side_by_side(
 
 
 def _part(data: Dataset, model: TappedModel, most: int) -> int:
-    """Samples in a part: where the CPU gives second moments, as few as one lane runs at a time.
+    """Samples in a part: few where the CPU gives second moments, for a part is one run then.
 
     Scalars of many pieces can be joined, and matrices can not; of values, a few parts are in
     memory together.

@@ -32,8 +32,8 @@ PIECE, BESIDE = 3 << 17, 1 << 16
 take memory, and hardly less time."""
 
 WIDE = 128
-"""Channels beyond which the graph hands out values on the CPU, and no matrix: half of it can be
-saved then (on a ResNet-50, a third of what second moments cost)."""
+"""Channels beyond which the graph hands out values on the CPU, and no matrix: half of the product
+can be saved then, which is more than handing them out costs."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,10 @@ def new_values(coupling: Coupling, pruned: onnx.ModelProto, seed: int) -> Plan:
     for name in sorted(learned):
         if generator.random() < 0.5:
             old = numpy_helper.to_array(tensors[name])
-            updates.append(Update(name, generator.normal(0, 0.5, old.shape).astype(old.dtype)))
+            # Outputs of the same size, however much is summed: where numbers overflow, as behind
+            # two exponentials in a row, nothing can be proved.
+            spread = 0.5 / np.sqrt(max(1, old[0].size))
+            updates.append(Update(name, generator.normal(0, spread, old.shape).astype(old.dtype)))
     shapes = View(pruned).shapes
     biases = []
     for node in pruned.graph.node:

@@ -115,8 +115,11 @@ class Commands(click.Group):
             said, code = str(error) or "nothing more was written", INTERRUPTED
             code = getattr(error, "exit_code", code)
             ctx.exit(self._fail("interrupted", said, code, PRINTED in ctx.meta))
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.UsageError, click.exceptions.Exit, click.Abort):
             raise
+        except click.ClickException as error:
+            said = error.format_message()
+            ctx.exit(self._fail("error", said, error.exit_code, PRINTED in ctx.meta))
         except Exception as error:
             if os.environ.get(TRACEBACK):
                 raise
@@ -136,8 +139,9 @@ def _written() -> Iterator[None]:
     except OSError as error:
         _let_go_of_output()
         name = f"{error.filename}: " if error.filename else ""
-        _tell("error", f"{name}{error.strerror or error}")
-        raise click.exceptions.Exit(USAGE) from error
+        failure = click.ClickException(f"{name}{error.strerror or error}")
+        failure.exit_code = USAGE
+        raise failure from error
 
 
 def _let_go_of_output() -> None:
@@ -180,7 +184,7 @@ def cli(ctx: click.Context) -> None:
     DIR is a folder with one folder of images for each class. Every option can also be set in the
     environment: DISCEDIT_DEVICE=cpu stands for --device cpu. Exit codes: 0 done, 1 our own bug,
     2 usage, 3 the model, 4 the data, 5 a gate that failed, or a result that could not be proved,
-    130 interrupted, 141 the reader of the output has gone.
+    130 or 143 interrupted, 141 the reader of the output has gone.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -41,7 +41,10 @@ def _shard(text: str) -> Shard:
 )
 @options.model
 @options.data("Labelled calibration images.", required=True)
-@options.output("Moments file.  [default: MODEL's name with .moments.safetensors, beside it]")
+@options.output(
+    "Moments file.  [default: MODEL's name with .moments.safetensors, beside it]",
+    calibrates=True,
+)
 @click.option(
     "--features",
     callback=options.commas,

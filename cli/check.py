@@ -124,8 +124,8 @@ def command(
     """Hold MODEL against gates, and exit with 5 unless all of them hold.
 
     Accuracy is shown with its 95 % confidence interval; that of a drop comes from comparing the
-    two models image by image. The measured value decides, not the interval. A gate that can't be
-    evaluated is an error of usage (2).
+    two models image by image. The measured value decides, not the interval. A gate that
+    needs images or a model that were not given is an error of usage (2).
     """
     from discedit_onnx.editing.budget import Budget
     from discedit_onnx.gates import Gates

@@ -1,4 +1,4 @@
-"""`discedit-onnx demo`: every command on a sample model, from calibration to evidence."""
+"""`discedit-onnx demo`: inspect, calibrate, score, prune, forget on a sample model."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Files:
 @options.device
 @options.screen
 def command(screen: Screen, samples: Path | None, output: Path, device: str) -> None:
-    """Run all commands on a trained ResNet-20: score it, prune it, make it forget a class.
+    """Calibrate a trained ResNet-20, score it, prune it, and make it forget a class.
 
     Each step shows the command line that does the same. It ends with a table of what was measured
     on test images that none of the steps has seen.

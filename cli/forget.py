@@ -91,7 +91,8 @@ def _way(**values: Any) -> Way:
     show_default=True,
     metavar="POINTS",
     callback=options.checked(lambda points: _way(max_drop=points / 100)),
-    help="Points of accuracy that the other classes may lose to the strength that is looked for.",
+    help="Points of accuracy that the other classes may lose to the strength, and to the share of "
+    "--remove, that is looked for.",
 )
 @click.option(
     "--strength",
@@ -119,9 +120,7 @@ def _way(**values: Any) -> Way:
 @options.witness
 @click.option(
     "--no-refit",
-    "refit",
-    flag_value=False,
-    default=True,
+    is_flag=True,
     help="Do not make up for components that go with those that stay.",
 )
 @click.option("--keep-head", is_flag=True, help="At level features: without level head.")
@@ -131,7 +130,10 @@ def _way(**values: Any) -> Way:
     help="At level features: fit the head anew to the other classes.  [needs --data]",
 )
 @click.option("--drop-output", is_flag=True, help="Take the class's column off the output.")
-@options.output("The edited model.  [default: MODEL's name with .forget-CLASS.onnx, beside it]")
+@options.output(
+    "The edited model.  [default: MODEL's name with .forget-CLASS.onnx, beside it]",
+    calibrates=True,
+)
 @reporting.option
 @options.running
 @options.screen
@@ -151,7 +153,7 @@ def command(
     deviations: float | None,
     round_to: str,
     witness: str,
-    refit: bool,
+    no_refit: bool,
     keep_head: bool,
     refit_head: bool,
     drop_output: bool,
@@ -182,7 +184,7 @@ def command(
         witness=witness,
         remove=remove,
         round_to=budgets.multiple(round_to, device),
-        refit=refit,
+        refit=not no_refit,
         keep_head=keep_head,
         refit_head=refit_head,
         drop_output=drop_output,

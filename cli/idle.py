@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OF_DATA = ("preprocess", "labels", "class_map", "num_samples")
 """Options that say how --data is read."""
 
-OF_COMPONENTS = ("share", "count", "deviations", "witness", "refit")
+OF_COMPONENTS = ("share", "count", "deviations", "witness", "no_refit")
 OF_FEATURES = ("method", "max_drop", *OF_COMPONENTS, "round_to")
 
 

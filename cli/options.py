@@ -158,7 +158,7 @@ def running(function: Command) -> Command:
     for option in (
         click.option(
             "--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
-            help="Images at a time; results do not depend on it.",
+            help="Images at a time in calibration and measurement; results do not depend on it.",
         ),
         click.option(
             "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]",
@@ -198,15 +198,16 @@ def witness(function: Command) -> Command:
     )(function)
 
 
-def output(help: str, required: bool = False) -> Callable[[Command], Command]:
-    """-o and --force."""
+def output(
+    help: str, required: bool = False, calibrates: bool = False
+) -> Callable[[Command], Command]:
+    """-o and --force, which has more to say where accuracy is looked at first."""
+    also = "; go on although accuracy is near chance" * calibrates
 
     def decorate(function: Command) -> Command:
-        function = click.option(
-            "--force",
-            is_flag=True,
-            help="Overwrite the output; go on although accuracy is near chance.",
-        )(function)
+        function = click.option("--force", is_flag=True, help=f"Overwrite the output{also}.")(
+            function
+        )
         option = click.option(
             "-o", "--output", type=PATH, metavar="FILE", required=required, help=help
         )

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 NOT_STEPS = ("moments", "demo", "doctor", "run", "completion")
-"""Commands that are no step of a recipe: they edit nothing, or have commands of their own."""
+"""Commands that are no step of a recipe: they take no model, or have commands of their own."""
 
 GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 PRINT, HELP = "print_recipe", "help"
@@ -59,9 +59,7 @@ def written(ctx: click.Context) -> str:
         if ctx.get_parameter_source(str(parameter.name)) not in GIVEN:
             continue
         if isinstance(parameter, click.Option) and parameter.is_flag:
-            # A flag says True unless it was made to say False; its other name says the opposite.
-            says = (parameter.flag_value is not False) == (f"--{key}" in parameter.opts)
-            if bool(value) == says:
+            if bool(value) == (f"--{key}" in parameter.opts):  # its other name says the opposite
                 lines.append(f"{key} = true")
         else:
             lines.append(f"{key} = {_toml(value)}")

@@ -92,7 +92,7 @@ def _check_criterion(criterion: str) -> None:
     is_flag=True,
     help="Write the plan to --output, for `discedit-onnx apply`, and no model.",
 )
-@options.output("The pruned model, or the plan of a --dry-run.", required=True)
+@options.output("The pruned model, or the plan of a --dry-run.", required=True, calibrates=True)
 @reporting.option
 @options.running
 @options.screen
@@ -122,7 +122,8 @@ def command(
 
     One of --sparsity, --macs, --size, --latency and --max-drop says how far. The result is a
     smaller model. It is only written if its outputs equal those of MODEL with the same components
-    masked, on images of --data or else on random inputs.
+    masked, on images of --data or else on random inputs; with --inexact a result
+    that can't be proved is marked so.
     """
     from discedit_onnx.editing import plan_file
     from discedit_onnx.editing.budget import Budget

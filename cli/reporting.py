@@ -38,6 +38,7 @@ def option(function: options.Command) -> options.Command:
     return click.option(
         "--report",
         "report_to",
+        envvar="DISCEDIT_REPORT",
         type=options.PATH,
         metavar="FILE",
         help="Also write what was done and measured, as .html, .md or .json by FILE's ending.",
@@ -143,7 +144,7 @@ def command_line(ctx: click.Context) -> str:
         if not isinstance(parameter, click.Option):
             last.append(str(value))
         elif parameter.is_flag:
-            words += [parameter.opts[0]] if value == parameter.flag_value else []
+            words += [parameter.opts[0]] if value else []
         else:
             for item in value if parameter.multiple else [value]:
                 words += [parameter.opts[0], str(item)]

@@ -33,8 +33,8 @@ def command(ctx: click.Context, screen: Screen, recipe: Path) -> None:
 
     A table is called like a command and holds its options by their long names. What stands above
     all tables holds for every step that has such an option. A step takes the model that the one
-    before it wrote; all are checked before the first begins. --print-recipe on any command prints
-    the table that repeats it.
+    before it wrote; all are checked before the first begins. --print-recipe on a command prints the
+    table that repeats it.
     """
     group = ctx.find_root().command
     assert isinstance(group, click.Group)

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plan-samples",
     "target",
+    envvar="DISCEDIT_PLAN_SAMPLES",
     type=float,
     metavar="BOUND",
     help="Tell how many images it takes to certify a bound of this size.",

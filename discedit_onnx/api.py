@@ -190,7 +190,8 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy, latency and size of a model on labelled samples.
 
-    Parameters and errors are those of `calibrate`; `latency=False` leaves the timing out.
+    Parameters are those of `calibrate`, and errors too, but that labels which are the model's own
+    are a UsageError; `latency=False` leaves the timing out.
     """
     return evaluation.evaluate(
         model,

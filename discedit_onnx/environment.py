@@ -27,6 +27,7 @@ PACKAGES = (
     "rich",
     "safetensors",
     "scipy",
+    "threadpoolctl",
 )
 
 

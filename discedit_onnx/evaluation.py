@@ -112,11 +112,12 @@ def evaluate(
     Raises
     ------
     UsageError
-        If there is no ONNX Runtime, the device can't be had, or the batch size is below 1.
+        If there is no ONNX Runtime, the device can't be had, the batch size is below 1, or the
+        labels are the model's own.
     ModelError
         If the model is not an image classifier, or can't be run.
     DataError
-        If the images do not fit the model.
+        If the images do not fit the model, or have no labels.
     """
     require_count("batch_size", batch_size)
     data.require_fit(model)

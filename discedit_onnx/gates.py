@@ -52,7 +52,8 @@ class Gates:
     Raises
     ------
     UsageError
-        If a limit is none: accuracies and a drop lie in [0, 1], a ratio is positive and finite.
+        If a limit is none: accuracies lie in [0, 1], a drop in [0, 1), a ratio is positive and
+        finite.
     """
 
     min_accuracy: float | None = None
@@ -71,6 +72,8 @@ class Gates:
         for name, share in shares.items():
             if share is not None and not 0 <= share <= 1:
                 raise UsageError(f"{name} {share:g} is not in [0, 1]; give a share, as 0.9")
+        if self.max_drop == 1:  # whoever writes it means a point, as prune and forget do
+            raise UsageError("--max-drop 1 lets every model pass; give a share, as 0.01")
         ratio = self.max_latency_ratio
         if ratio is not None and not 0 < ratio < math.inf:
             raise UsageError(
@@ -180,11 +183,14 @@ def check(
     Raises
     ------
     UsageError
-        If a gate needs data or a base model that there is not, or a class is unknown.
+        If a gate needs data or a base model that there is not, a class is unknown, the data have
+        no images that a gate is about, or the labels are the model's own.
     DataError
-        If there are no images that a gate is about, or the two models' are not the same.
+        If labels are missing, or the two models do not know the same classes.
     """
     gates.require_sources(base is not None, data is not None)
+    if gates.max_drop is not None and base_data is None:
+        raise UsageError("--max-drop needs the images opened for the base model too: base_data")
     verdicts: list[Verdict] = []
     if data is not None and gates.need_data:
         right = _right(model, data, device, batch_size, progress)

@@ -77,7 +77,8 @@ def fast_multiple(device: str = "auto", block: bool = False) -> int:
     -------
     int
         8 on CUDA, for tensor cores. On the CPU, ONNX Runtime's blocked convolutions take multiples
-        of 4, and others are up to twice as slow; their block is 16 with AVX-512, else 8.
+        of 4, and others are up to three and a half times as slow; their block is 16 with AVX-512,
+        else 8.
     """
     if device.startswith("cuda") or (device == "auto" and CUDA in _offered()):
         return 8

@@ -15,7 +15,7 @@ from discedit_onnx.calibration.gathering import Wanted
 from discedit_onnx.calibration.shards import Shard
 from discedit_onnx.editing.forget import find_columns
 from discedit_onnx.editing.forgetting.components import Amount
-from discedit_onnx.errors import DataError, UsageError, first_line
+from discedit_onnx.errors import UsageError, first_line
 from discedit_onnx.evaluation import predict
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_class(model, wrong):
 
 
 def test_moments_that_are_missing():
-    with pytest.raises(DataError, match=r"^level features needs moments, or images"):
+    with pytest.raises(UsageError, match=r"^level features needs moments, or images"):
         dx.Way().check_sources(moments=False, data=False)
 
 

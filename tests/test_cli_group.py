@@ -77,6 +77,16 @@ def test_help_lists_every_command(run):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_a_variable_is_named_like_its_option(name):
+    command = cli.get_command(click.Context(cli), name)
+    options = [found for found in command.params if isinstance(found, click.Option)]
+    for option in options:
+        names = {text.lstrip("-") for text in option.opts if text.startswith("--")}
+        variable = option.envvar or f"DISCEDIT_{option.name.upper()}"
+        assert variable in {f"DISCEDIT_{n.replace('-', '_').upper()}" for n in names}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help(run, name):
     result = run(name, "--help")
     assert result.exit_code == 0
@@ -305,6 +315,7 @@ def test_a_failure_is_told_to_machines_too(run, few, tmp_path, monkeypatch):
         (2, ["inspect", model, "--nothing", "--json"]),
         (2, ["prune", model, "--json", "-o", "o.onnx"]),
         (2, ["run", "none.toml", "--json"]),
+        (2, ["inspect", f"{300 * 'x'}.onnx", "--json"]),
     ):
         result = run(*arguments)
         error = json.loads(result.stdout)["error"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import discedit_onnx as dx
-from discedit_onnx.editing.criteria import Factor, criteria, factors
+from discedit_onnx.editing.criteria import Factor, criteria, factors, require_data
 from discedit_onnx.editing.order import Limits
 from discedit_onnx.editing.pruner import Pruner
 from discedit_onnx.errors import DataError, UsageError
@@ -73,6 +73,12 @@ def test_moments_of_another_model_are_refused(known, few, criterion):
     other = dx.load(few / "fashion_vgg.onnx")
     with pytest.raises(DataError, match=r"moments are of another model .*; calibrate .*vgg"):
         dx.prune(other, known[1], sparsity=0.1, criterion=criterion)
+
+
+def test_rounds_need_samples_where_moments_are_needed():
+    require_data("l1*l2", "off", 2, data=False)
+    with pytest.raises(UsageError, match="--rounds needs samples"):
+        require_data("l1*fisher", "off", 2, data=False)
 
 
 def test_pruning_by_a_product_is_proved(known):

@@ -200,7 +200,7 @@ def test_too_few_images_to_hold_any_out(model, moments, data):
 
 @pytest.mark.parametrize("method", ["svd", "leace"])
 def test_methods_that_need_images(model, moments, data, test_images, method):
-    with pytest.raises(DataError, match=f"--method {method} needs second moments"):
+    with pytest.raises(UsageError, match=f"--method {method} needs second moments"):
         dx.forget(model, moments, [GONE], Way(method=method), device="cpu")
     way = Way(method=method, strength=1.0)
     edit = dx.forget(model, moments, [GONE], way, data=data, device="cpu")
@@ -243,7 +243,7 @@ def test_the_head_is_refitted_to_the_others(model, moments, data, test_images):
     few = data.take(np.flatnonzero(data.labels != 5))
     with pytest.raises(DataError, match="no images of 1 classes; leave out --refit-head"):
         dx.forget(model, moments, [GONE], way, data=few, device="cpu")
-    with pytest.raises(DataError, match="--refit-head needs images"):
+    with pytest.raises(UsageError, match="--refit-head needs images"):
         dx.forget(model, moments, [GONE], way, device="cpu")
 
 

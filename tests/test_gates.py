@@ -49,7 +49,7 @@ def test_forgotten_classes_are_apart(world):
     model, mute, data = world
     full, less = (dx.evaluate(m, opened(m, data), latency=False) for m in (model, mute))
     accuracy, drop, forgotten = check(
-        mute, Gates(min_accuracy=0.0, max_drop=1.0, forgotten={"ant": 0.0}),
+        mute, Gates(min_accuracy=0.0, max_drop=0.9, forgotten={"ant": 0.0}),
         base=model, data=opened(mute, data), base_data=opened(model, data),
     )  # fmt: skip
     assert accuracy.found == pytest.approx(less.accuracy_of([1, 2]))
@@ -106,6 +106,12 @@ def test_latency_of_a_model_and_itself(world, monkeypatch):
 def test_what_can_not_be_evaluated(wanted, base, data, words):
     with pytest.raises(UsageError, match=words):
         wanted.require_sources(base, data)
+
+
+def test_no_gate_is_passed_over_in_silence(world):
+    model, mute, data = world
+    with pytest.raises(UsageError, match="base_data"):
+        check(mute, Gates(max_drop=0.0), base=model, data=opened(mute, data))
 
 
 def test_classes_without_images(world):
@@ -168,6 +174,7 @@ def test_a_gate_holds_where_nothing_is_missed(found, limit, at_least, unit):
         {"min_accuracy": float("nan")},
         {"min_accuracy": 95},
         {"max_drop": -1},
+        {"max_drop": 1},
         {"max_drop": float("nan")},
         {"max_latency_ratio": float("nan")},
         {"max_latency_ratio": float("inf")},

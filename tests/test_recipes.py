@@ -226,7 +226,7 @@ def recipe(few, size):
         output = "p.onnx"
         [check]
         data = '{few / "fashion_mnist/test"}'
-        max-drop = 1
+        max-drop = 0.9
         max-size = "{size}"
     """
 

@@ -296,7 +296,7 @@ def test_rounds(run, place, monkeypatch):
     assert found["rounds"] == 2
     assert found["budget"]["reached"] >= 0.3
     refused = run(*line, "--criterion", "fisher")
-    assert refused.exit_code == 4
+    assert refused.exit_code == 2
     assert "--rounds needs" in refused.stderr
 
 

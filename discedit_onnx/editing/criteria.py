@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..scoring.saliency import DEFAULT_REDUCTION, DEFAULT_WITNESS, find_reduction
 from ..scoring.witness import WITNESSES
 
@@ -110,14 +110,14 @@ def require_data(criterion: str, refit: Refitting, rounds: int, data: bool) -> N
 
     Raises
     ------
-    DataError
+    UsageError
         Naming what needs them.
     """
     needs = {
         "--criterion least-squares": needs_samples(criterion),
         f"--refit {refit}": refit != "off",
-        "--rounds": rounds > 1 and criterion not in DATA_FREE,
+        "--rounds": rounds > 1 and needs_moments(criterion),
     }
     for name, need in needs.items():
         if need and not data:
-            raise DataError(f"{name} needs samples to run the model on: give --data")
+            raise UsageError(f"{name} needs samples to run the model on: give --data")

@@ -98,7 +98,8 @@ def forget(
     Raises
     ------
     UsageError
-        If a class is unknown, or all classes are to be forgotten.
+        If a class is unknown, all classes are to be forgotten, or images or moments are needed and
+        not given.
     DataError
         If the moments are of another model, or nothing is known of the classes or of others.
     ModelError

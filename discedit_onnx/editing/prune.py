@@ -100,16 +100,17 @@ def prune(
     Returns
     -------
     Edit
-        The edited model, proved equal to the masked original with the same new weights.
+        The edited model, proved equal to the masked original with the same new weights, but with
+        the limit `inexact`, where that can't be proved.
 
     Raises
     ------
     UsageError
         If the criterion, the ranking, the refit or the way to join classes is unknown, not exactly
-        one of `budget` and `sparsity` is given, or the graph does not allow the budget.
+        one of `budget` and `sparsity` is given, data or moments are needed and not given, or the
+        graph does not allow the budget.
     DataError
-        If data or moments are needed and not given, the moments are of another model, or the data
-        were opened for another.
+        If the moments are of another model, or the data were opened for another.
     GateError
         If the result is not equal to the masked original.
     """

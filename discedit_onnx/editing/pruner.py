@@ -10,7 +10,7 @@ import numpy as np
 
 from ..calibration.gathering import calibrate
 from ..calibration.placement import taps_of
-from ..errors import DataError
+from ..errors import UsageError
 from ..graph.cost import MacCount, ParameterCount
 from ..scoring.energy import energy
 from ..scoring.saliency import comparison_for, saliency, score
@@ -169,5 +169,5 @@ def _counted(kind: Kind, coupling: Coupling) -> Cost:
 def require(moments: Moments | None, purpose: str) -> Moments:
     """The moments, or an error that says how to get them."""
     if moments is None:
-        raise DataError(f"{purpose} needs calibration: give --data or --moments")
+        raise UsageError(f"{purpose} needs calibration: give --data or --moments")
     return moments

@@ -379,7 +379,7 @@ def _notes(recalled: Recall, alone: bool, no_members: bool, brief: bool) -> Iter
     if recalled.skipped:
         yield (
             f"{recalled.skipped} layers were left out of the recall attack: their channels are not "
-            "those of the original"
+            "those of the original, or they have no bias to shift"
         )
     if recalled.old_head is None:
         yield "the original's head does not fit the edited features, and was not tried on them"

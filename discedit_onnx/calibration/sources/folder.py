@@ -27,7 +27,7 @@ class Folder:
     Attributes
     ----------
     root
-        The folder that they lie in.
+        The folder that they lie in, or the list that names them.
     paths
         The images: by class folder, then by name.
     labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import DataError, UsageError, require_count, require_finite
+from ...errors import UsageError, require_count, require_finite
 from ...scoring.saliency import DEFAULT_WITNESS
 from ..order import Limits
 from .components import Amount
@@ -110,17 +110,17 @@ class Way:
 
         Raises
         ------
-        DataError
+        UsageError
             If images or moments are missing.
         """
         if self.level != "features":
             return
         if self.method in NEED_DATA and not data:
-            raise DataError(
+            raise UsageError(
                 f"--method {self.method} needs second moments of what each layer reads, which no "
                 "moments file holds: give images with --data, or take --method projection"
             )
         if self.refit_head and not data:
-            raise DataError("--refit-head needs images of the retained classes: give --data")
+            raise UsageError("--refit-head needs images of the retained classes: give --data")
         if not moments and not data:
-            raise DataError("level features needs moments, or images to gather them from")
+            raise UsageError("level features needs moments, or images to gather them from")

@@ -46,7 +46,9 @@ def rows(name: str, budget: dx.Budget, multiples: list[int]) -> None:
     times = []
     for batch in BATCHES:
         x = np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
-        found = latencies(protos, {data.classifier.inputs[0].name: x}, "cpu", ROUNDS)
+        found = latencies(
+            protos, [{data.classifier.inputs[0].name: x}] * len(protos), "cpu", ROUNDS
+        )
         times.append([ms / found[0] for ms in found])
     for label, proto, *over in zip(["original", *multiples], protos, *times, strict=True):
         seen = dx.evaluate(replace(model, proto=proto), test, device="cpu", latency=False)

@@ -15,7 +15,7 @@ from discedit_onnx.amounts import number, percent, size
 from discedit_onnx.errors import UsageError
 
 from . import calibrate, forget, inspect, options, prune, score
-from .inputs import beside_model, evaluate
+from .inputs import beside_model, evaluate, measure_latency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,11 +98,13 @@ def command(screen: Screen, samples: Path | None, output: Path, device: str) -> 
         f"{CLASS} forgotten": files.silenced,
         f"{CLASS} cut out": files.removed,
     }
-    found = []
-    for path in rows.values():
-        loaded = dx.load(path)
-        images = dx.open_data(loaded, test)
-        found.append(evaluate(screen, loaded, images, path.name, device=device))
+    models = [dx.load(path) for path in rows.values()]
+    images = [dx.open_data(loaded, test) for loaded in models]
+    found = [
+        evaluate(screen, loaded, samples, loaded.path.name, device=device, latency=False)
+        for loaded, samples in zip(models, images, strict=True)
+    ]
+    found = measure_latency(screen, models, images, found, device)
     _show(screen, list(rows), found)
     screen.line()
     screen.facts("Written", {path.name: str(path) for path in vars(files).values()})

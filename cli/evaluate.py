@@ -55,7 +55,7 @@ def command(
 
     Latency is the median of repeated runs in ONNX Runtime, with batches of 1 and of 32. With
     --against, OTHER is measured on the same images, read as its own metadata says, and shown
-    first; differences are MODEL's minus OTHER's.
+    first; the two take turns with the clock. Differences are MODEL's minus OTHER's.
     """
     paths = [model] if against is None else [against, model]
     # All files are looked at before any model runs.
@@ -65,12 +65,14 @@ def command(
     found = []
     for path, loaded, samples in zip(paths, models, opened, strict=True):
         result = inputs.evaluate(
-            screen, loaded, samples, path.name, device=device, batch_size=batch_size
-        )
+            screen, loaded, samples, path.name,
+            device=device, batch_size=batch_size, latency=False,
+        )  # fmt: skip
         doubt = inputs.near_chance(path, result.top1, samples)
         if doubt is not None:
             screen.warn(doubt)
         found.append(result)
+    found = inputs.measure_latency(screen, models, opened, found, device)
     facts = opened[-1].facts
     screen.facts(
         f"{number(len(opened[0]))} images of {data.where}, {facts['labels']}",

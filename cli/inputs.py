@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import discedit_onnx as dx
@@ -190,6 +190,21 @@ def evaluate(screen: Screen, model: Model, data: Dataset, what: str, **options: 
     """Run a model over samples, with a bar."""
     with screen.progress(what) as progress:
         return dx.evaluate(model, data, progress=progress, **options)
+
+
+def measure_latency(
+    screen: Screen,
+    models: Sequence[Model],
+    data: Sequence[Dataset],
+    found: Sequence[Evaluation],
+    device: str,
+) -> list[Evaluation]:
+    """What was found of models, with their times: they take turns, so that they compare."""
+    from discedit_onnx.evaluation import measure_latency
+
+    with screen.progress("latency") as progress:
+        times = measure_latency(models, data, device, progress)
+    return [replace(one, latency_ms=own) for one, own in zip(found, times, strict=True)]
 
 
 def require_true_labels(data: Dataset, purpose: str) -> None:

@@ -53,7 +53,7 @@ def measure(edit: Edit, data: Dataset | None, device: str) -> list[Timing]:
     found = []
     for size in [rows] if fixed else sorted({min(size, rows) for size in BATCHES}):
         feeds = {name: values[:size] if values.ndim else values for name, values in most.items()}
-        found.append(Timing(size, *latencies(models, feeds, device, ROUNDS)))
+        found.append(Timing(size, *latencies(models, [feeds] * len(models), device, ROUNDS)))
     return found
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from . import latency as timing
 from .amounts import percent
 from .calibration.runner import open_session, run_batches
 from .errors import UsageError, require_count
@@ -20,17 +19,13 @@ from .tables import Table, Tabular, facts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from .calibration.classifier import Classifier
     from .calibration.data import Dataset
-    from .calibration.runner import Progress, Session
+    from .calibration.runner import Progress
     from .model import Model
 
 LATENCY_BATCHES = (1, 32)
-
-LATENCY_SECONDS = 2.0
-"""Time for all latency measurements together, warm-up included."""
-
-MIN_RUNS, MAX_RUNS = 3, 200
+TURNS = 3
+"""Turns that each model gets at each batch size."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,15 +132,13 @@ def evaluate(
             progress=progress,
         ):
             np.add.at(hits, labels[logits.argmax(axis=1) == labels], 1)
-        sample = next(data.batches(1)).feeds
-        latency_ms = _latencies(session, classifier, sample) if latency else {}
     count = np.bincount(data.labels, minlength=classifier.num_classes)
     return Evaluation(
         top1=float(hits.sum() / count.sum()),
         per_class=np.where(count > 0, hits / np.maximum(count, 1), np.nan),
         count=count,
         class_names=data.class_names,
-        latency_ms=latency_ms,
+        latency_ms=measure_latency([model], [data], device)[0] if latency else {},
         file_size=model.file_size,
         parameters=count_parameters(model.proto),
         device=session.device,
@@ -176,35 +169,41 @@ def predict(
     return replace(data, labels=np.concatenate(top), predicted=False)
 
 
-def _latencies(
-    session: Session, classifier: Classifier, sample: Mapping[str, npt.NDArray[Any]]
-) -> dict[int, float]:
-    """Latency at each batch size of `LATENCY_BATCHES`, or at the only one the model takes."""
-    sizes = LATENCY_BATCHES if classifier.batch is None else (classifier.batch,)
-    budget = LATENCY_SECONDS / len(sizes)
-    found = {}
-    for size in sizes:
-        feeds = {name: row.repeat(size, axis=0) for name, row in sample.items()}
-        found[size] = _median_ms(session, classifier.output, feeds, budget)
-    return found
+def measure_latency(
+    models: Sequence[Model],
+    data: Sequence[Dataset],
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[dict[int, float]]:
+    """Milliseconds of each model by batch size; those that take the same one take turns.
 
+    Parameters
+    ----------
+    models
+        The models.
+    data
+        Samples for each; the first one is run, again and again.
+    device
+        As in `evaluate`.
+    progress
+        Called after each batch size with those done and all.
 
-def _median_ms(
-    session: Session, output: str, feeds: Mapping[str, npt.NDArray[Any]], budget: float
-) -> float:
-    """Median time of a run, in milliseconds.
-
-    The first quarter of the budget warms up: arenas are allocated, threads woken, caches filled.
-    A slow model gets its few runs also where they take longer than the budget, in seconds.
+    Returns
+    -------
+    list of dict
+        For each model, at each of `LATENCY_BATCHES`, or at the only size that it takes.
     """
-    outputs = [output]
-    start = time.perf_counter()
-    session.run(outputs, feeds)
-    while time.perf_counter() - start < budget / 4:
-        session.run(outputs, feeds)
-    times: list[float] = []
-    while len(times) < MIN_RUNS or (len(times) < MAX_RUNS and time.perf_counter() - start < budget):
-        before = time.perf_counter()
-        session.run(outputs, feeds)
-        times.append(time.perf_counter() - before)
-    return 1000 * statistics.median(times)
+    fixed = [samples.classifier.batch for samples in data]
+    sizes = [LATENCY_BATCHES if size is None else (size,) for size in fixed]
+    first = [next(samples.batches(1)).feeds for samples in data]
+    every = sorted(set().union(*sizes))
+    found: list[dict[int, float]] = [{} for _ in models]
+    for done, size in enumerate(every, 1):
+        some = [i for i, own in enumerate(sizes) if size in own]
+        feeds = [{k: row.repeat(size, axis=0) for k, row in first[i].items()} for i in some]
+        times = timing.latencies([models[i].proto for i in some], feeds, device, TURNS)
+        for i, milliseconds in zip(some, times, strict=True):
+            found[i][size] = milliseconds
+        if progress is not None:
+            progress(done, len(every))
+    return found

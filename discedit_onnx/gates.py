@@ -286,6 +286,6 @@ def _size(budget: Budget, model: Model, base: Model | None) -> Verdict:
 def _latency(most: float, model: Model, base: Model, device: str) -> Verdict:
     """Both models take turns, so that what slows one down slows the other down too."""
     (feeds,) = random_feeds(View(base.proto), batch=1)
-    before, after = latencies([base.proto, model.proto], feeds, device)
+    before, after = latencies([base.proto, model.proto], [feeds, feeds], device)
     subject = f"time for a batch of one, {after:.2f} ms against {before:.2f} ms"
     return Verdict("max-latency-ratio", subject, after / before, most, "ratio")

@@ -27,7 +27,7 @@ REST = 0.03
 
 def latencies(
     models: Sequence[onnx.ModelProto],
-    feeds: Mapping[str, NDArray[Any]],
+    feeds: Sequence[Mapping[str, NDArray[Any]]],
     device: str = "auto",
     rounds: int = ROUNDS,
 ) -> tuple[float, ...]:
@@ -36,9 +36,9 @@ def latencies(
     Parameters
     ----------
     models
-        With the same inputs.
+        The models.
     feeds
-        One batch: input name to array.
+        One batch for each: input name to array.
     device
         As in `calibrate`.
     rounds
@@ -49,12 +49,12 @@ def latencies(
         sessions = [stack.enter_context(open_session(model, device)) for model in models]
         outputs = [[output.name for output in model.graph.output] for model in models]
         for turn in range(rounds + 1):  # the first one warms up
-            for session, names, found in zip(sessions, outputs, times, strict=True):
+            for session, names, batch, found in zip(sessions, outputs, feeds, times, strict=True):
                 time.sleep(REST)
-                session.run(names, feeds)
+                session.run(names, batch)
                 begin = before = time.perf_counter()
                 while before - begin < TURN:
-                    session.run(names, feeds)
+                    session.run(names, batch)
                     after = time.perf_counter()
                     if turn:
                         found.append(after - before)

@@ -30,7 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def steady_clock(monkeypatch):
     """Time is in proportion to size, or measured for an instant: on a busy machine it may rise."""
-    monkeypatch.setattr("discedit_onnx.evaluation.LATENCY_SECONDS", 0.02)
     monkeypatch.setattr(
         "discedit_onnx.latency.latencies", lambda models, *_: [m.ByteSize() / 1e6 for m in models]
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from tiny_models import CLASS_NAMES, HEIGHT, WIDTH, classifier, saved, write_images
+from tiny_models import CLASS_NAMES, classifier, saved, write_images
 
-from discedit_onnx import evaluation
-from discedit_onnx.calibration.classifier import classifier_of
+from discedit_onnx import evaluation, latency
 from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.calibration.runner import open_session
 from discedit_onnx.errors import DataError
@@ -18,7 +17,7 @@ from discedit_onnx.graph.cost import count_parameters
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(evaluation, "LATENCY_SECONDS", 0.02)
+    monkeypatch.setattr(latency, "TURN", 0.001)
 
 
 @pytest.fixture
@@ -74,23 +73,42 @@ def test_latency_at_both_batch_sizes_or_the_fixed_one(model, data, tmp_path):
     assert all(value > 0 for value in (*free.latency_ms.values(), *found.latency_ms.values()))
 
 
-def test_latency_is_the_median_and_keeps_to_its_time(monkeypatch, tmp_path):
-    """A clock that only the runs move: 10 ms each, one outlier of 500 ms after warm-up."""
+def test_latency_is_the_median_of_runs_in_turn(monkeypatch, model, data, tmp_path):
+    """A clock that only the runs move: 10 and 30 ms each, and one outlier."""
     now, runs = [0.0], []
 
     class Slow:
-        def run(self, outputs, feeds):
-            runs.append(len(feeds["x"]))
-            now[0] += 0.5 if len(runs) == 30 else 0.01
+        def __init__(self, proto, device):
+            self.took = 0.03 if proto is other.proto else 0.01
 
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(evaluation, "LATENCY_SECONDS", 2.0)
-    found = classifier_of(saved(classifier(), tmp_path))
-    sample = {"x": np.zeros((1, 1, HEIGHT, WIDTH), np.float32)}
-    latencies = evaluation._latencies(Slow(), found, sample)
-    assert latencies == pytest.approx({1: 10, 32: 10})
-    assert set(runs) == {1, 32}
-    assert now[0] < 2.1
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *_: None  # noqa: E731
+
+        def run(self, outputs, feeds):
+            runs.append((self.took, len(feeds["x"])))
+            now[0] += 0.5 if len(runs) == 25 else self.took
+
+    other = saved(classifier(), tmp_path, "other.onnx")
+    monkeypatch.setattr(latency, "open_session", Slow)
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(latency.time, "sleep", lambda _: None)
+    monkeypatch.setattr(latency, "TURN", 0.1)
+    seen = []
+    found = evaluation.measure_latency(
+        [model, other], [data, data], "cpu", lambda *done: seen.append(done)
+    )
+    assert found == [pytest.approx({1: 10, 32: 10}), pytest.approx({1: 30, 32: 30})]
+    order = [took for (took, _), before in zip(runs[1:], runs, strict=False) if took != before[0]]
+    assert len(order) >= 2 * 2 * evaluation.TURNS
+    assert {size for _, size in runs} == {1, 32}
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_latency_of_models_that_take_other_batches(model, data, tmp_path):
+    fixed = saved(classifier(batch=4), tmp_path, "fixed.onnx")
+    samples = open_data(fixed, data.source.name)
+    free, only = evaluation.measure_latency([model, fixed], [data, samples], "cpu")
+    assert (list(free), list(only)) == ([1, 32], [4])
 
 
 def test_parameters_are_floating_point_initializers():

@@ -74,12 +74,12 @@ def test_latency_is_a_ratio_of_both_in_turns(world, monkeypatch):
     asked = []
 
     def measured(models, feeds, device):
-        asked.append((models, [len(values) for values in feeds.values()]))
+        asked.append((models, [[len(values) for values in one.values()] for one in feeds]))
         return 2.0, 1.5
 
     monkeypatch.setattr(gates, "latencies", measured)
     (verdict,) = check(mute, Gates(max_latency_ratio=0.7), base=model)
-    assert asked == [([model.proto, mute.proto], [1])]
+    assert asked == [([model.proto, mute.proto], [[1], [1]])]
     assert verdict.found == 0.75
     assert verdict.missed_by == pytest.approx(0.05)
 

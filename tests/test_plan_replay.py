@@ -25,7 +25,7 @@ from discedit_onnx.editing.plan_file import load_plan
 from discedit_onnx.editing.rounds import carry_back, in_rounds
 from discedit_onnx.editing.surgery import apply
 from discedit_onnx.editing.verify import random_feeds
-from discedit_onnx.errors import DataError
+from discedit_onnx.errors import DataError, UsageError
 from discedit_onnx.graph.axes import Reach
 from discedit_onnx.graph.coupling import analyse
 from discedit_onnx.latency import fast_multiple, latencies
@@ -174,7 +174,7 @@ def test_one_round_is_no_rounds_and_more_need_data():
     assert thrice.sparsity >= 0.3
     assert (once.components != thrice.components).any()
     assert thrice.equality.deviation <= 1e-4
-    with pytest.raises(DataError, match="--rounds"):
+    with pytest.raises(UsageError, match="--rounds"):
         dx.prune(model, moments, sparsity=0.3, rounds=3, device="cpu")
     random = [
         dx.prune(model, sparsity=0.3, rounds=rounds, criterion="l1", device="cpu")
@@ -194,7 +194,7 @@ def test_latencies_tell_a_large_model_from_a_small_one(monkeypatch):
     removed[[group.components[0] for group in coupling.groups]] = False
     small = apply(large, plan_removal(coupling, removed, ""))
     (feeds,) = random_feeds(coupling.view, batch=2)
-    a, b, c = latencies([large, small, large], feeds, "cpu", rounds=2)
+    a, b, c = latencies([large, small, large], [feeds] * 3, "cpu", rounds=2)
     assert b < 0.7 * a
     assert 0.2 < a / c < 5
 

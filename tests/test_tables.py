@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 import discedit_onnx as dx
-from discedit_onnx import evaluation
+from discedit_onnx import latency
 from discedit_onnx.amounts import percent
 from discedit_onnx.tables import MOST_COLUMNS, MOST_ROWS, Table
 
@@ -16,7 +16,7 @@ from discedit_onnx.tables import MOST_COLUMNS, MOST_ROWS, Table
 def results(few):
     """One of each kind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "LATENCY_SECONDS", 0.02)
+        patch.setattr(latency, "TURN", 0.001)
         model = dx.load(few / "fashion_resnet20.onnx")
         data = dx.open_data(model, few / "fashion_mnist/calibration")
         moments = dx.calibrate(model, data)

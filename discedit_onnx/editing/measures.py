@@ -78,7 +78,7 @@ class Latency:
     def __init__(self, model: Model, coupling: Coupling, device: str) -> None:
         self._coupling, self._whole, self._device = coupling, model.proto, device
         (self._feeds,) = random_feeds(coupling.view, batch=1)
-        self._measured = list(latencies([model.proto], self._feeds, device))
+        self._measured = list(latencies([model.proto], [self._feeds], device))
 
     @property
     def total(self) -> float:
@@ -90,7 +90,7 @@ class Latency:
         if not removed.any():
             return self.total
         models = [self._whole, _pruned(self._coupling, removed)]
-        before, after = latencies(models, self._feeds, self._device)
+        before, after = latencies(models, [self._feeds] * len(models), self._device)
         self._measured.append(before)
         # As a ratio to its neighbour: other programs come and go between two measurements.
         return self.total * after / before

@@ -13,9 +13,9 @@ import pytest
 import discedit_onnx as dx
 from discedit_onnx.calibration.gathering import Wanted
 from discedit_onnx.editing.forgetting.components import Amount
-from discedit_onnx.editing.forgetting.erasers import leace_eraser
+from discedit_onnx.editing.forgetting.erasers import leace_eraser, svd_eraser
 from discedit_onnx.editing.forgetting.head import find_head
-from discedit_onnx.editing.forgetting.inputs import gather_rows
+from discedit_onnx.editing.forgetting.inputs import gather_features, gather_rows
 from discedit_onnx.editing.forgetting.spans import later_layers
 from discedit_onnx.editing.forgetting.strength import (
     Judge,
@@ -221,6 +221,25 @@ def test_leace_leaves_no_difference_of_means(model, data):
         after = before @ edit.before
         assert np.linalg.norm(after) < 1e-6 * np.linalg.norm(before)
         assert (retained.count, gone.count) == (9 * gone.count, retained.count // 9)
+
+
+def test_the_svd_is_the_formula_of_the_paper(model, data):
+    """What rows of the head are multiplied with, strength 1: of retained ones a scale of 10^1.5."""
+    view = View(model.proto)
+    head = find_head(view, "logits", 10)
+    edit = next(
+        edit for edit in svd_eraser(view, head, data, [GONE], "cpu")(1.0) if edit.layer == head
+    )
+    features, labels = gather_features(model.proto, head, data, "cpu")
+    scaled = []
+    for rows, scale in ((features[labels != GONE], 10**1.5), (features[labels == GONE], 3.0)):
+        _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
+        share = sizes**2 / (sizes**2).sum()
+        importance = scale * share / ((scale - 1) * share + 1)
+        scaled.append((directions.T * importance) @ directions)
+    retained, gone = scaled
+    unit = np.eye(len(retained))
+    np.testing.assert_allclose(edit.before, unit - gone @ (unit - retained), atol=1e-6)
 
 
 def test_the_later_layers_and_their_depth(model):

@@ -36,9 +36,9 @@ def svd_eraser(
     """Per-layer projection by the singular vectors of retained and of forgotten inputs.
 
     With ``L(a) = a s / ((a - 1) s + 1)`` of the shares s of the squared singular values,
-    P = U L U' for each of the two, and the weights read ``x (1 - P_f (1 - P_r))``: what the class
-    uses and the others do not is gone. Kodge, Saha and Roy, Deep Unlearning, TMLR 2024. All layers
-    of one group, rows are the patches that a kernel sees.
+    P = U L U' for each of the two, and the weights read, of a row x, ``x (1 - P_f (1 - P_r))``:
+    what the class uses and the others do not is gone. Kodge, Saha and Roy, Deep Unlearning, TMLR
+    2024. All layers of one group, rows are the patches that a kernel sees.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def svd_eraser(
             keep = _importance(retained, 10 ** (most - fall * strength))
             erase = _importance(gone, FORGOTTEN_SCALE)
             unit = np.eye(len(keep))
-            before = unit - (erase @ (unit - keep)).T
+            before = unit - erase @ (unit - keep)
             made.append(at_input(view, layer, before, np.zeros(len(keep))))
         return made
 

@@ -8,9 +8,11 @@ import pytest
 from topologies.net import CLASSES, SIZE, Net
 
 import discedit_onnx as dx
-from discedit_onnx.editing.forgetting.head import find_head
+from discedit_onnx.editing.forgetting.head import find_head, scores_of
+from discedit_onnx.editing.forgetting.strength import Judge
 from discedit_onnx.editing.forgetting.way import Way
 from discedit_onnx.errors import ModelError
+from discedit_onnx.evidence.observing import Subject, observe
 from discedit_onnx.graph.view import View
 
 
@@ -61,11 +63,12 @@ def scores(proto, x):
     return onnxruntime.InferenceSession(data, providers=[provider]).run(None, {"x": x})[0]
 
 
-def pooled(bend: str) -> onnx.ModelProto:
+def pooled(bend: str, **attributes: int) -> onnx.ModelProto:
     """Logits at each place of a map, bent, and their means."""
     net = Net()
     logits = net.op("Conv", net.input(), net.weight(CLASSES, 3, 1, 1), net.weight(CLASSES))
-    return net.model(net.op("Flatten", net.op("GlobalAveragePool", net.op(bend, logits))))
+    bent = net.op(bend, logits, **attributes)
+    return net.model(net.op("Flatten", net.op("GlobalAveragePool", bent)))
 
 
 @pytest.mark.parametrize("level", ["output", "head"])
@@ -112,3 +115,69 @@ def test_a_row_of_biases_with_two_axes():
     product = net.op("MatMul", net.input("N", 7), net.weight(7, CLASSES))
     proto = net.model(net.op("Add", product, net.weight(1, CLASSES)))
     assert find_head(View(proto), proto.graph.output[0].name, CLASSES).bias is not None
+
+
+def tokens(count: int = 5) -> onnx.ModelProto:
+    """Logits of each token, and their means."""
+    net = Net()
+    logits = net.op("MatMul", net.input("N", count, 6), net.weight(6, CLASSES))
+    return net.model(net.op("ReduceMean", logits, axes=[1], keepdims=0))
+
+
+@pytest.mark.parametrize(
+    ("proto", "shape"),
+    [
+        (pooled("Relu"), (3, SIZE, SIZE)),
+        (pooled("Softmax", axis=1), (3, SIZE, SIZE)),
+        (pooled("Identity"), (3, SIZE, SIZE)),
+        (tokens(), (5, 6)),
+        (tokens(3), (3, 6)),
+        (ending("Tanh"), (7,)),
+    ],
+)
+def test_accuracy_is_that_of_the_model(proto, shape, tmp_path):
+    """Labels are the model's own answers, so all of them are right."""
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = dx.load(tmp_path / "m.onnx")
+    draws = np.random.default_rng(0)
+    image = draws.normal(size=(300, shape[0], *[1] * (len(shape) - 1)))  # what places share
+    x = (draws.normal(size=(300, *shape)) + 3 * image).astype(np.float32)
+    answers = scores(proto, x).argmax(axis=1)
+    np.savez(tmp_path / "data.npz", x=x, labels=answers)
+    data = dx.open_data(model, tmp_path / "data.npz")
+    counts = np.bincount(answers)
+    gone = int(counts.argmax())
+    assert counts[gone] < len(x)
+    view = View(model.proto)
+    head = find_head(view, data.classifier.output, CLASSES)
+    judge = Judge(scores_of(view, data.classifier.output, head), data, [gone], 0.01, "cpu")
+    trial, _ = judge.measure(proto, 0.0)
+    assert (trial.forget, trial.retain) == (1, 1)
+    seen = observe(Subject.of(model, CLASSES, [gone]), data, device="cpu")
+    np.testing.assert_array_equal(seen.logits.argmax(axis=1), answers)
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3, -1])
+def test_a_softmax_over_places_is_no_head(axis):
+    proto = pooled("LogSoftmax", axis=axis)
+    with pytest.raises(ModelError, match="runs over places, not over classes"):
+        find_head(View(proto), proto.graph.output[0].name, CLASSES)
+
+
+@pytest.mark.parametrize("level", ["output", "head"])
+@pytest.mark.parametrize("kept", [0, 2, CLASSES - 1])
+def test_no_class_draws_with_the_only_one_that_stays(level, kept, tmp_path):
+    proto = ending("Identity")
+    onnx.save(proto, tmp_path / "m.onnx")
+    gone = [k for k in range(CLASSES) if k != kept]
+    edit = dx.forget(dx.load(tmp_path / "m.onnx"), None, gone, Way(level), device="cpu")
+    x = np.random.default_rng(0).normal(size=(200, 7)).astype(np.float32)
+    assert (scores(edit.proto, x).argmax(axis=1) == kept).all()
+
+
+def test_a_head_of_equal_rows(tmp_path):
+    net = Net()
+    weight = net.constant(np.ones((7, CLASSES), np.float32))
+    onnx.save(net.model(net.op("MatMul", net.input("N", 7), weight)), tmp_path / "m.onnx")
+    edit = dx.forget(dx.load(tmp_path / "m.onnx"), None, [1], Way("head"), device="cpu")
+    assert edit.equality.deviation < 1e-4

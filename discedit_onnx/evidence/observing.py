@@ -11,7 +11,7 @@ import numpy as np
 from ..calibration.classifier import classifier_of
 from ..calibration.runner import run_batches
 from ..calibration.session import open_session
-from ..editing.forgetting.head import find_head
+from ..editing.forgetting.head import find_head, scores_of
 from ..editing.forgetting.inputs import with_outputs
 from ..errors import DataError
 from ..graph.view import View
@@ -149,20 +149,24 @@ def observe(
         As in `calibrate`.
     """
     head = subject.head
-    axes = {**(tensors or {}), head.input: head.channel_axis, head.output: head.channel_axis}
-    names = list(axes)
+    scores = scores_of(subject.view, classifier_of(subject.model).output, head)
+    axes = {**(tensors or {}), head.input: head.channel_axis}
+    names = [*axes, *{scores} - axes.keys()]
     found: dict[str, list[FloatArray]] = {name: [] for name in names}
-    labels = []
+    labels, logits = [], []
     with open_session(with_outputs(subject.model.proto, names), device) as session:
         batches = run_batches(session, names, subject.fed_with(data), batch_size=batch_size)
         for values, batch in batches:
             labels.append(batch)
             for name, value in zip(names, values, strict=True):
-                found[name].append(channel_means(value, axes[name]))
-    whole = {name: np.concatenate(parts) for name, parts in found.items()}
+                if name in axes:
+                    found[name].append(channel_means(value, axes[name]))
+                if name == scores:
+                    logits.append(value.reshape(len(value), -1).astype(np.float64))
+    whole = {name: np.concatenate(parts) for name, parts in found.items() if parts}
     return Seen(
         np.concatenate(labels),
-        subject.spread(whole[head.output]),
+        subject.spread(np.concatenate(logits)),
         whole[head.input],
         {name: whole[name] for name in tensors or {}},
     )

@@ -110,8 +110,14 @@ def membership(
 
 
 def confidence(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log of the largest softmax of each row, float64 (N,): a monotone score that never ties."""
+    """Log odds of the largest softmax of each row, float64 (N,).
+
+    Unlike the softmax itself, or its logarithm, they do not round to the same number where a model
+    is sure.
+    """
     from scipy.special import logsumexp
 
-    found: NDArray[np.float64] = logits.max(axis=1) - logsumexp(logits, axis=1)
+    others = logits.copy()
+    np.put_along_axis(others, logits.argmax(axis=1)[:, None], -np.inf, axis=1)
+    found: NDArray[np.float64] = logits.max(axis=1) - logsumexp(others, axis=1)
     return found

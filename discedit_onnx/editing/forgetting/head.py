@@ -29,6 +29,8 @@ POOLS, CONVEX, BENT = ("GlobalAveragePool", "ReduceMean"), ("Relu",), ("Sigmoid"
 """Means over places; what may lie in front of them only, for it makes many scores equal; and what
 may not: a logit that is the mean of the others at each place stays below the largest of their means
 behind a convex function, but not behind these."""
+SHARES = ("LogSoftmax", "Softmax")
+"""Those that keep the order of the classes if they run over them."""
 SCALED = ("Add", "Div", "Mul", "Sub")
 """Those that do with a single number, as a temperature is."""
 
@@ -58,12 +60,14 @@ def find_head(view: View, output: str, classes: int) -> Layer:
         If no linear layer with constant weights of its own makes them.
     """
     made = {layer.output: layer for layer in exact_layers(view)}
-    name, pooled = output, False
+    name, pooled, shares = output, False, []
     while name not in made:
         node = view.producer.get(name)
         before = None if node is None else _in_order(view, node)
         pooled |= node is not None and node.op in POOLS
         barred = BENT if pooled else CONVEX
+        if pooled and node is not None and node.op in SHARES:
+            shares.append(node)
         if before is None or (node is not None and node.op in barred):
             raise ModelError(
                 f"no head: {output!r} does not come from a linear layer with weights of its own: "
@@ -73,7 +77,38 @@ def find_head(view: View, output: str, classes: int) -> Layer:
     head = made[name]
     if head.groups != 1 or matrix_of(view, head).shape[1] != classes:
         raise ModelError(f"no head: {head.node!r} does not make one logit for each class")
+    for node in shares:
+        if not _over_classes(view, node, head):
+            raise ModelError(
+                f"no head: the {node.op} that makes {node.outputs[0]!r} runs over places, not over "
+                "classes, before their mean is taken; export the model without it"
+            )
     return head
+
+
+def scores_of(view: View, output: str, head: Layer) -> str:
+    """The tensor with one number for each class that scores can be read off.
+
+    That is the last mean over places: what lies behind it keeps the order of the numbers, but may
+    round several to the same one. It is what the head gives where there is none.
+    """
+    name: str | None = output
+    while name is not None and name != head.output:
+        node = view.producer[name]
+        if node.op in POOLS:
+            return name
+        name = _in_order(view, node)
+    return head.output
+
+
+def _over_classes(view: View, node: Node, head: Layer) -> bool:
+    """Whether a softmax between the head and a mean over places is one of the classes."""
+    shape = view.shapes.get(node.inputs[0])
+    if shape is None or view.shapes.get(head.output) != shape:
+        return False
+    old, last = view.opsets.get("", 1) < 13, len(shape) - 1
+    axis = int(node.attributes.get("axis", 1 if old else -1)) % len(shape)
+    return axis == head.channel_axis % len(shape) and (axis == last or not old)
 
 
 def _in_order(view: View, node: Node) -> str | None:
@@ -146,7 +181,8 @@ def suppressed(view: View, head: Layer, forgotten: Sequence[int]) -> LayerEdit:
     """Level output: a class's logit becomes the mean of the retained ones, less a margin.
 
     A mean is never above the largest, so the class can't win, on any input; and its row holds
-    nothing that tells it from others. The retained logits stay as they are.
+    nothing that tells it from others. The retained logits stay as they are. (Behind a Relu all of
+    them may be 0, and so is the class then: the first of them is the answer.)
     """
     classes = matrix_of(view, head).shape[1]
     retained = np.setdiff1d(np.arange(classes), forgotten)
@@ -164,7 +200,8 @@ def projected(view: View, head: Layer, forgotten: Sequence[int]) -> LayerEdit:
 
     With w_k the head's rows and w the mean of the retained ones, the projection is
     ``x - U V' x`` with V the rows w_c - w and V'U = 1. Whatever U is, the class's logit is then the
-    mean of the retained ones: it can't win. U is the one that disturbs the differences between
+    mean of the retained ones: it can't win; less a margin where one is retained only, for it would
+    be level with that. U is the one that disturbs the differences between
     retained logits least, not at all where they are independent of V (they are if there are
     fewer classes than features).
     """
@@ -175,12 +212,13 @@ def projected(view: View, head: Layer, forgotten: Sequence[int]) -> LayerEdit:
     differences = matrix[:, retained] - mean
     read = matrix[:, list(forgotten)] - mean
     gram = differences @ differences.T
-    slack = SLACK * max(np.trace(gram), float((read**2).sum()), np.finfo(np.float32).tiny)
+    tiny = float(np.finfo(np.float32).tiny)
+    slack = SLACK * max(np.trace(gram), float((read**2).sum()), tiny)
     write = np.linalg.solve(gram + slack * np.eye(len(gram)), read)
     write = write @ np.linalg.pinv(read.T @ write)
     shift = np.zeros(matrix.shape[1])
     gone = list(forgotten)
-    shift[gone] = bias[retained].mean() - bias[gone]
+    shift[gone] = bias[retained].mean() - bias[gone] - _margin(retained)
     return LayerEdit(head, np.eye(len(matrix)) - read @ write.T, None, shift)
 
 
@@ -231,7 +269,12 @@ def refitted(
     new[:, retained], bias[retained] = weights, -0.5 * (means.T * weights).sum(axis=0)
     gone = list(forgotten)
     new[:, gone] = weights.mean(axis=1, keepdims=True)
-    bias[gone] = bias[retained].mean()
+    bias[gone] = bias[retained].mean() - _margin(retained)
     # The columns of the old head span what is folded: before @ matrix is the new one.
     shift = bias - bias_of(view, head, classes)
     return LayerEdit(head, new @ np.linalg.pinv(matrix), None, shift)
+
+
+def _margin(retained: NDArray[np.int64]) -> float:
+    """What keeps a class from a draw with the mean of the others' logits, if that is one logit."""
+    return MARGIN if len(retained) == 1 else 0.0

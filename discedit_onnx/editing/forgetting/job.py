@@ -18,7 +18,7 @@ from ..verify import compare
 from .components import Amount, choose
 from .erasers import leace_eraser, svd_eraser
 from .filling import filled
-from .head import projected, refitted, suppressed
+from .head import projected, refitted, scores_of, suppressed
 from .inputs import gather_features
 from .maps import explicit, fold
 from .removal import new_values
@@ -121,7 +121,8 @@ class Job:
         if self.way.remove or self.way.method not in ERASERS:
             # The given moments may be of these very images.
             moments = calibrate(self.model, fitted, taps_of(self.model), device=self.device)
-        judge = Judge(self.head, held_out, self.columns, self.way.max_drop, self.device)
+        scores = scores_of(self.view, data.classifier.output, self.head)
+        judge = Judge(scores, held_out, self.columns, self.way.max_drop, self.device)
         return replace(self, data=fitted, moments=moments), judge
 
     def _search(self, data: Dataset) -> Search:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...calibration.data import Dataset
-    from ..refit.layers import Layer
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 DEFAULT_STRENGTH = 1.0
@@ -86,8 +85,8 @@ class Judge:
 
     Attributes
     ----------
-    head
-        Of the model.
+    scores
+        The tensor that they are read off; see `head.scores_of`.
     held_out
         Labelled images.
     forgotten
@@ -98,7 +97,7 @@ class Judge:
         As in `calibrate`.
     """
 
-    head: Layer
+    scores: str
     held_out: Dataset
     forgotten: Sequence[int]
     max_drop: float
@@ -131,11 +130,11 @@ class Judge:
     def measure(self, proto: onnx.ModelProto, value: float) -> tuple[Trial, NDArray[np.bool_]]:
         """Run a model on the images; also which of the retained ones it puts right."""
         sides: tuple[list[NDArray[np.bool_]], ...] = ([], [])
-        hidden, names = list(self.forgotten), [self.head.output]
+        hidden, names = list(self.forgotten), [self.scores]
         with open_session(with_outputs(proto, names), self.device) as session:
             runs = run_batches(session, names, self.held_out, batch_size=self.batch_size)
             for (found,), labels in runs:
-                logits = found.reshape(*found.shape[:2], -1).mean(axis=2, dtype=np.float64)
+                logits = found.reshape(len(found), -1).astype(np.float64)
                 inside = np.isin(labels, hidden)
                 top = logits.argmax(axis=1)
                 logits[:, hidden] = -np.inf

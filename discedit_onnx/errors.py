@@ -49,6 +49,11 @@ def first_line(error: Exception) -> str:
         return type(error).__name__
 
 
+def reason_of(error: OSError) -> str:
+    """Why something can't be read or written, in the system's words where it has any."""
+    return error.strerror or first_line(error)
+
+
 def require_whole(name: str, value: SupportsIndex) -> None:
     """Refuse what is no whole number, of Python or of NumPy.
 

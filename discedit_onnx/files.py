@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UsageError
+from .errors import UsageError, reason_of
 from .interruption import uninterrupted
 
 if TYPE_CHECKING:
@@ -92,5 +92,4 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 for temporary, place in moves:
                     temporary.replace(place)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise UsageError(f"{path}: can't be written: {reason}") from error
+            raise UsageError(f"{path}: can't be written: {reason_of(error)}") from error

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,10 +16,15 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import helper
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from onnx.external_data_helper import (
+    load_external_data_for_model,
+    set_external_data,
+    uses_external_data,
+)
 
 from .branches import take_branches
-from .errors import ModelError, UsageError, first_line
+from .constants import hold_tensors
+from .errors import ModelError, UsageError, first_line, reason_of
 from .files import check_place, real_path, same_file
 from .functions import inline_functions
 from .interruption import uninterrupted
@@ -35,6 +39,8 @@ CLASS_NAMES_KEY = "discedit.class_names"
 PREPROCESS_KEY = "discedit.preprocess"
 DEFAULT_DOMAINS = ("", "ai.onnx")
 FORMAT = "protobuf"
+SMALL = 1024
+"""Bytes of a tensor that stays in the model's own file all the same."""
 """Whatever the file's name ends in, from which onnx would guess."""
 
 
@@ -173,12 +179,6 @@ class Model(Tabular):
         return tuple(str(name) for name in names)
 
     @cached_property
-    def opset(self) -> int:
-        """Version of the default operator set."""
-        versions = [o.version for o in self.proto.opset_import if o.domain in DEFAULT_DOMAINS]
-        return max(versions, default=1)
-
-    @cached_property
     def file_size(self) -> int:
         """Bytes on disk, external data included."""
         return sum(stamp.size for stamp in self.files)
@@ -211,7 +211,7 @@ def load(path: str | Path) -> Model:
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one") from error
     except OSError as error:
-        raise ModelError(f"{path}: can't be read: {os.strerror(error.errno or 0)}") from error
+        raise ModelError(f"{path}: can't be read: {reason_of(error)}") from error
     if not proto.ir_version or not proto.graph.output:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one")
     external = _external_files(path, proto)
@@ -226,6 +226,7 @@ def load(path: str | Path) -> Model:
             raise ModelError(f"{path}: external data can't be read: {first_line(error)}") from error
     _require_whole(path, proto)
     _open_axes(proto)
+    hold_tensors(proto.graph)
     if circle := sort_nodes(proto.graph):
         raise ModelError(
             f"{path}: nodes read each other in a circle, at {circle!r} or before: export it anew"
@@ -352,7 +353,7 @@ def save(
             if stale:
                 left.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"{path}: can't be written: {os.strerror(error.errno or 0)}") from error
+        raise UsageError(f"{path}: can't be written: {reason_of(error)}") from error
 
 
 def fault_of(model: onnx.ModelProto | str) -> str:
@@ -399,7 +400,10 @@ def _write(proto: onnx.ModelProto, path: Path, external: bool) -> None:
             return
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)  # onnx.save takes the weights out of what it is given
-    data = _data_path(path).name
-    onnx.save(copy, str(path), FORMAT, save_as_external_data=True, location=data)
+    # What onnx.save does if it is asked to, but that it looks for the file where the process is.
+    for tensor in copy.graph.initializer:
+        if len(tensor.raw_data) >= SMALL:
+            set_external_data(tensor, _data_path(path).name)
+    onnx.save(copy, str(path), FORMAT)
     if _data_path(path).is_file():  # not where all weights are small
         shutil.copymode(path, _data_path(path))  # onnx lets nobody else read it

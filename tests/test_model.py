@@ -13,10 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_models import HEIGHT, WIDTH, classifier
 from topologies import TOPOLOGIES
 from topologies.fused import normalised_before_there_was_an_operator
-from topologies.net import Net
+from topologies.net import SIZE, Net
 
 from discedit_onnx.api import prune
 from discedit_onnx.calibration.opening import open_data
+from discedit_onnx.constants import hold_tensors
 from discedit_onnx.errors import ModelError, UsageError
 from discedit_onnx.inspection import inspect
 from discedit_onnx.model import CLASS_NAMES_KEY, load, save
@@ -45,7 +46,6 @@ def test_load(proto, tmp_path):
     assert model.proto == proto
     assert model.hash == hashlib.sha256((tmp_path / "m.onnx").read_bytes()).hexdigest()
     assert model.file_size == (tmp_path / "m.onnx").stat().st_size
-    assert model.opset == 11
     assert model.external == ()
     assert model.class_names is None
 
@@ -218,6 +218,24 @@ def test_weights_beside_a_model_can_be_read_by_whoever_reads_the_model(tmp_path)
     assert modes[0] == modes[1]
 
 
+def test_a_file_of_the_name_of_the_weights_where_the_process_is(tmp_path, monkeypatch):
+    """It is not the one that is written, or it is the one to overwrite."""
+    net = Net()
+    proto = net.model(net.relu(net.conv(net.input(), 3, 40)))
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.data")
+    model = load(tmp_path / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        save(model.proto, model, tmp_path / "out.onnx", force=True)
+        assert load(tmp_path / "out.onnx").external == (tmp_path / "out.onnx.data",)
+    (tmp_path / "inner").mkdir()
+    edited = onnx.ModelProto()
+    edited.CopyFrom(model.proto)
+    save(edited, model, tmp_path / "inner/out.onnx")
+    assert (tmp_path / "inner/out.onnx.data").is_file()
+    assert load(tmp_path / "inner/out.onnx").proto == model.proto
+
+
 def test_a_fault_that_the_source_has_too_is_none_of_the_edit(tmp_path):
     """ONNX Runtime runs what onnx refuses; another fault is still refused."""
     onnx.save(normalised_before_there_was_an_operator(), tmp_path / "m.onnx")
@@ -301,3 +319,43 @@ def test_a_file_that_changed_since_it_was_loaded_is_not_taken_for_it(proto, tmp_
         with pytest.raises(ModelError, match=says):
             save(known.proto, known, tmp_path / "copy.onnx")
         assert not (tmp_path / "copy.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "wanted"),
+    [
+        ("value_floats", [1.5, -2.0], np.array([1.5, -2.0], np.float32)),
+        ("value_floats", [], np.array([], np.float32)),
+        ("value_float", 0.5, np.array(0.5, np.float32)),
+        ("value_ints", [3, 4], np.array([3, 4])),
+        ("value_int", 7, np.array(7)),
+    ],
+)
+def test_numbers_of_constants_are_tensors(attribute, value, wanted):
+    if value == []:
+        node = helper.make_node("Constant", [], ["c"])
+        node.attribute.add(name=attribute, type=onnx.AttributeProto.FLOATS)
+    else:
+        node = helper.make_node("Constant", [], ["c"], **{attribute: value})
+    graph = onnx.GraphProto(node=[node])
+    hold_tensors(graph)
+    (found,) = graph.node[0].attribute
+    tensor = numpy_helper.to_array(found.t)
+    assert found.name == "value"
+    assert tensor.dtype == wanted.dtype
+    np.testing.assert_array_equal(tensor, wanted)
+
+
+def test_weights_may_be_lists_of_numbers(tmp_path):
+    """As some exporters write biases."""
+    net = Net()
+    bias = net.name("bias")
+    net.nodes.append(helper.make_node("Constant", [], [bias], value_floats=[0.1] * 8))
+    x = net.relu(net.op("Conv", net.input(), net.weight(8, 3, 3, 3), bias))
+    onnx.save(net.head(x, 8), tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    assert inspect(model).removable_share > 0.5
+    x = np.random.default_rng(0).normal(size=(40, 3, SIZE, SIZE)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    edit = prune(model, sparsity=0.2, data=open_data(model, tmp_path / "data.npz"))
+    assert edit.sparsity >= 0.2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -21,7 +20,7 @@ from ..editing.forget import Forgetting, forget
 from ..editing.forgetting.components import Amount
 from ..editing.forgetting.way import Way
 from ..editing.lineage import hash_of
-from ..errors import DataError, GateError, UsageError
+from ..errors import DataError, GateError, UsageError, reason_of
 from ..files import real_path, write_files
 from ..model import load
 
@@ -184,7 +183,7 @@ def load_manifest(path: Path) -> Manifest:
             **fields,
         )
     except OSError as error:
-        raise DataError(f"{path}: can't be read: {os.strerror(error.errno or 0)}") from error
+        raise DataError(f"{path}: can't be read: {reason_of(error)}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a manifest that `forget` of this version wrote") from error
 

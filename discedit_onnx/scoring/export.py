@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, reason_of
 
 if TYPE_CHECKING:
     from .saliency import Scores
@@ -47,5 +46,5 @@ def save_npz(scores: Scores, path: str | Path) -> None:
             temporary.write_bytes(content.getvalue())
             temporary.replace(path)
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
+        reason = reason_of(error)
         raise UsageError(f"{path}: can't be written: {reason}") from error

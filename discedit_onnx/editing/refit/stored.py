@@ -98,7 +98,7 @@ def find_stored(view: View, name: str) -> Stored | None:
     element, cast = view.element_type(name), False
     while name not in view.initializers:
         node = view.producer.get(name)
-        if node is None or node.domain or not _read_once(view, name):
+        if node is None or node.domain or not node.inputs or not _read_once(view, name):
             return None
         source = node.inputs[0]
         if node.op == "DequantizeLinear" and owned(view, source):

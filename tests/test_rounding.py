@@ -56,3 +56,16 @@ def test_integers_that_stand_for_numbers_are_parameters():
     weights = 8 * 3 * 9 + 2 * 8 * 8 * 9 + 5 * 8
     biases, scales = 3 * 8 + 5, 3 * 8 + 5
     assert count_parameters(model) == weights + biases + scales
+
+
+def test_what_was_said_of_integers_is_not_said_of_numbers():
+    """As shape inference writes it: ONNX Runtime refuses a type that is not so."""
+    name = "quantised_on_both_sides[per_axis=True]"
+    model = onnx.shape_inference.infer_shapes(TOPOLOGIES[name].build())
+    said = {info.name for info in model.graph.value_info}
+    rounded = {n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    assert rounded & said
+    plain = without_rounding(model)
+    assert {info.name for info in plain.graph.value_info} == said - rounded
+    onnx.checker.check_model(plain, full_check=True)
+    run(plain, analyse(TOPOLOGIES[name].build()))

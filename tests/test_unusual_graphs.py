@@ -283,6 +283,46 @@ def test_class_scores_in_a_map_of_one_place(fixed, tmp_path):
         assert way.drop_output or (scores.reshape(-1, CLASSES).argmax(1) != 1).all()
 
 
+def test_all_outputs_behind_the_head_lose_the_class(tmp_path):
+    """Scores and probabilities side by side."""
+    probabilities = helper.make_tensor_value_info("soft", FLOAT, ["n", CLASSES])
+    soft = helper.make_node("Softmax", ["logits"], ["soft"], axis=1)
+    model, data = opened(network(soft, outputs=[probabilities]), tmp_path)
+    gone = dx.forget(model, None, [1], dx.Way("head", drop_output=True), data=data, device="cpu")
+    x = data.sample()[0]
+    assert [found.shape[1] for found in ran(gone.proto, x)] == [CLASSES - 1] * 2
+    lengths = [o.type.tensor_type.shape.dim[1].dim_value for o in gone.proto.graph.output]
+    assert lengths == [CLASSES - 1] * 2
+
+
+@pytest.mark.parametrize("end", ["none", "Sigmoid", "Tanh"])
+@pytest.mark.parametrize("rank", ["full", "sums of 0", "the mean of the others"])
+def test_a_head_is_refitted_whatever_it_was(end, rank, tmp_path):
+    """Its columns may depend on one another, and what lies behind may round large logits to 1."""
+    behind = [] if end == "none" else [helper.make_node(end, ["logits"], ["bent"])]
+    proto = network(*behind, layers=5)
+    if behind:
+        proto.graph.output[0].name = "bent"
+    head = next(t for t in proto.graph.initializer if t.name == "w4")
+    weights = 0.01 * numpy_helper.to_array(head)
+    if rank == "sums of 0":
+        weights -= weights.mean(axis=1, keepdims=True)
+    elif rank != "full":
+        weights[:, 0] = weights[:, 1:].mean(axis=1)
+    head.CopyFrom(numpy_helper.from_array(weights, "w4"))
+    model, data = opened(proto, tmp_path, images=300)
+    way = dx.Way(refit_head=True, strength=0.1)
+    edit = dx.forget(model, None, [1], way, data=data, device="cpu")
+    (scores,) = ran(edit.proto, next(data.batches(300)).feeds)
+    assert (scores.argmax(axis=1) != 1).all()
+    retained = data.labels != 1
+    assert (scores.argmax(axis=1) == data.labels)[retained].mean() > 0.6
+    if (rank, end) == ("full", "none"):
+        (before,) = ran(proto, next(data.batches(300)).feeds)
+        spreads = [found[retained][:, [0, 2]].std() for found in (before, scores)]
+        assert spreads[0] == pytest.approx(spreads[1], rel=0.2)
+
+
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_on_one_side_alone_is_no_equality(odd):
     """A maximum with NaN may be either of the two: a broken model was proved equal by it."""

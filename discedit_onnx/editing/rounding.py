@@ -41,13 +41,20 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in plain.graph.node:
         for name in node.input:
             readers[name].append(node)
+    scaled = set()
     for node in [node for node in plain.graph.node if node.op_type == QUANTISE]:
         back = readers[node.output[0]]
         alone = times[node.output[0]] == len(back)
         if alone and node.input[0] not in tensors and _is_pair(node, back, single):
+            scaled.add(node.output[0])
             _replace(node, "Div")
             for part in back:
                 _replace(part, "Mul")
+    said = [
+        info for info in plain.graph.value_info if info.name not in scaled
+    ]  # others are integers
+    del plain.graph.value_info[:]
+    plain.graph.value_info.extend(said)
     return plain
 
 

@@ -10,6 +10,7 @@ from ...calibration.classifier import FLOATS
 from ...errors import DataError, ModelError
 from ...graph.view import SCALES
 from ..refit.layers import LINEAR, exact_layers, find_layers
+from .discriminant import discriminant
 from .maps import LayerEdit, bias_of, matrix_of
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ MARGIN = 1e4
 """How far a suppressed logit lies below the mean of the others; float16 still holds it."""
 SLACK = 1e-9
 """Ridge of the direction that is taken out, relative to the spread of the rows."""
-SHRINKAGE = 1e-2
-"""Of the covariance within classes, towards its mean variance."""
+RANK = 1e-6
+"""Directions of a head's columns that are so much smaller than the largest are rounding."""
 
 
 def find_head(view: View, output: str, classes: int) -> Layer:
@@ -164,17 +165,22 @@ def require_alone(view: View, head: Layer, classes: int) -> None:
     ModelError
         If an output that has a number for each class does not come from the head.
     """
-    behind = {head.output}
-    for node in view.nodes:
-        if not behind.isdisjoint((*node.inputs, *node.captured)):
-            behind.update(node.outputs)
-    for name in sorted(set(view.outputs) - behind):
+    for name in sorted(set(view.outputs) - set(outputs_behind(view, head))):
         lengths = [n for n in (view.shapes.get(name) or ())[1:] if n != 1]
         if lengths == [classes] and view.element_type(name) in FLOATS:
             raise ModelError(
                 f"output {name!r} has a number for each class too, and would go on telling the "
                 f"class: only {head.output!r} is edited; export the model with one of them"
             )
+
+
+def outputs_behind(view: View, head: Layer) -> list[str]:
+    """The model's outputs that come from the logits."""
+    behind = {head.output}
+    for node in view.nodes:
+        if not behind.isdisjoint((*node.inputs, *node.captured)):
+            behind.update(node.outputs)
+    return [name for name in view.outputs if name in behind]
 
 
 def suppressed(view: View, head: Layer, forgotten: Sequence[int]) -> LayerEdit:
@@ -231,8 +237,10 @@ def refitted(
 ) -> LayerEdit:
     """A new head: linear discriminant analysis of the retained classes, on edited features.
 
-    Class means and one covariance within classes, equal priors (Fisher). A forgotten class gets the
-    mean of the others' logits, as in `projected`.
+    Class means and one covariance within classes, equal priors (Fisher). One scale and one shift
+    for all bring its logits to mean and spread of the old ones: their own would make each sigmoid
+    behind them round to 1. A forgotten class gets the mean of the others' logits, as in
+    `projected`.
 
     Parameters
     ----------
@@ -248,7 +256,8 @@ def refitted(
     Raises
     ------
     DataError
-        If a retained class has no images, or there are more classes than features.
+        If a retained class has no images, there are more classes than features, or the old head's
+        columns depend on one another too much.
     """
     matrix = matrix_of(view, head)
     size, classes = matrix.shape
@@ -259,20 +268,45 @@ def refitted(
             f"no images of {len(missing)} classes" if len(missing) else "more classes than features"
         )
         raise DataError(f"the head can't be refitted: {what}; leave out --refit-head")
-    means = np.stack([features[labels == k].mean(axis=0) for k in retained])
     inside = np.isin(labels, retained)
-    centred = features[inside] - means[np.searchsorted(retained, labels[inside])]
-    covariance = centred.T @ centred / max(len(centred) - len(retained), 1)
-    level = max(np.trace(covariance) / size, np.finfo(np.float32).tiny)
-    weights = np.linalg.solve(covariance + SHRINKAGE * level * np.eye(size), means.T)
+    fit = discriminant(features[inside], labels[inside])
+    weights = fit.matrix - fit.matrix.mean(axis=1, keepdims=True)  # the old columns may sum to 0
+    old = bias_of(view, head, classes)
+    seen, wanted = features[inside] @ weights + fit.offset, features[inside] @ matrix + old
+    scale = wanted[:, retained].std() / max(seen.std(), np.finfo(float).tiny)
+    weights = scale * weights
+    offset = scale * (fit.offset - seen.mean()) + wanted[:, retained].mean()
     new, bias = np.empty_like(matrix), np.empty(classes)
-    new[:, retained], bias[retained] = weights, -0.5 * (means.T * weights).sum(axis=0)
+    new[:, retained], bias[retained] = weights, offset
     gone = list(forgotten)
     new[:, gone] = weights.mean(axis=1, keepdims=True)
     bias[gone] = bias[retained].mean() - _margin(retained)
-    # The columns of the old head span what is folded: before @ matrix is the new one.
-    shift = bias - bias_of(view, head, classes)
-    return LayerEdit(head, new @ np.linalg.pinv(matrix), None, shift)
+    before, after = _turned(matrix, new)
+    return LayerEdit(head, before, after, bias - old @ after)
+
+
+def _turned(
+    old: NDArray[np.float64], new: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What makes new columns (C, K) of old ones, ``before @ old @ after``.
+
+    Old columns may depend on one another, as those of a head that has forgotten a class do.
+
+    Raises
+    ------
+    DataError
+        If the old ones have fewer directions than the new ones.
+    """
+    left, size, right = np.linalg.svd(old, full_matrices=False)
+    new_left, new_size, new_right = np.linalg.svd(new, full_matrices=False)
+    some = slice(int((new_size > RANK * new_size[0]).sum()))
+    if not (size[some] > RANK * size[0]).all():
+        raise DataError(
+            "the head can't be refitted: too many of its columns depend on one another; leave out "
+            "--refit-head"
+        )
+    before = (new_left[:, some] * new_size[some] / size[some]) @ left[:, some].T
+    return before, right[some].T @ new_right[some]
 
 
 def _margin(retained: NDArray[np.int64]) -> float:

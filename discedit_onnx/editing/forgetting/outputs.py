@@ -13,6 +13,7 @@ from ...model import CLASS_NAMES_KEY, fault_of
 from ..plan import Bias, Cut, Update
 from ..surgery import apply
 from ..verify import compare
+from .head import outputs_behind
 from .maps import LayerEdit, explicit
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ def drop_columns(
     plan = replace(edit.plan, cuts=(*edit.plan.cuts, *cuts), updates=updates, biases=biases)
     left = classifier.num_classes - len(indices)
     proto = apply(edit.source.proto, plan)
-    _describe(proto, classifier, indices)
+    behind = outputs_behind(view, head)
+    _describe(proto, behind, classifier, indices)
     keep = np.delete(np.eye(classifier.num_classes), indices, axis=1)
     reference = explicit(edit.proto, [LayerEdit(head, None, keep, np.zeros(left))])
-    _describe(reference, classifier, indices)
+    _describe(reference, behind, classifier, indices)
     fault = fault_of(proto)
     if fault and fault != fault_of(edit.source.proto):
         raise ModelError(
@@ -88,10 +90,12 @@ def _rows(view: View, cut: Cut) -> int:
     return len(cut.indices) * int(np.prod(dims)) // dims[cut.axis]
 
 
-def _describe(model: onnx.ModelProto, classifier: Classifier, indices: Sequence[int]) -> None:
-    """Bring the output's shape and the class names up to date."""
+def _describe(
+    model: onnx.ModelProto, names: Sequence[str], classifier: Classifier, indices: Sequence[int]
+) -> None:
+    """Bring the shapes of some outputs, and the class names, up to date."""
     for output in model.graph.output:
-        if output.name == classifier.output:
+        if output.name in names:
             for dim in output.type.tensor_type.shape.dim[1:]:
                 if dim.dim_value == classifier.num_classes:
                     dim.dim_value -= len(indices)

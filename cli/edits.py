@@ -64,10 +64,14 @@ def show_groups(screen: Screen, edit: Edit, after: str) -> None:
 
 def costs(edit: Edit, values: Mapping[str, Any]) -> dict[str, str | None]:
     """Before and after, for people, from what machines are told."""
-    equality = edit.equality
+    from discedit_onnx.graph.cost import uncounted
+
+    equality, macs = edit.equality, values["macs"]
+    left_out = uncounted(edit.views[0])
+    without = f", without {', '.join(left_out)}" * bool(left_out)
     return {
         "parameters": _change(number, values["parameters"]),
-        "MACs": None if None in values["macs"].values() else _change(large, values["macs"]),
+        "MACs": None if None in macs.values() else _change(large, macs) + without,
         "file": _change(size, values["file_size"]),
         "equality": f"{_verdict(edit)}, on {equality.samples} {equality.origin} "
         f"({equality.device})",

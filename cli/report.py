@@ -55,12 +55,15 @@ def report(
     dict
         The same for machines.
     """
+    from discedit_onnx.graph.cost import uncounted
+
     if screen.quiet and not screen.as_json:
         return {}
     values = edits.as_json(edit, output, planned)
     timings = timing.measure(edit, data, device)
     macs = values["macs"]
-    timing.warn_of_lag(screen, timings, (macs["before"], macs["after"]))
+    if not uncounted(edit.views[0]):
+        timing.warn_of_lag(screen, timings, (macs["before"], macs["after"]))
     asked = None if budget is None else _reached(budget, values, timings)
     if budget is not None and asked is not None and not budget.met(asked["left"], asked["total"]):
         screen.warn(f"the {budget.kind} asked for was missed: {_words(budget, asked)}")

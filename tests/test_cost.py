@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +12,8 @@ from onnx import parser
 from test_random_graphs import Grower
 from test_topologies import all_removable, random_removal
 from topologies import TOPOLOGIES
-from topologies.net import Net
+from topologies.fused import STEPS
+from topologies.net import CLASSES, SIZE, Net
 
 from discedit_onnx.editing.plan import plan_removal
 from discedit_onnx.editing.surgery import apply
@@ -74,6 +77,18 @@ def test_by_hand():
     first, second = coupling.groups
     removed[first.components[:2]] = removed[second.components[:1]] = True
     assert MacCount(coupling).left(removed) == 36 * 6 * 27 + 36 * 3 * 6 * 9 + 3 * 5
+
+
+def test_fused_products_count_as_products():
+    gemm = View(TOPOLOGIES["fused_gemm"].build())
+    assert count_macs(gemm) == 7 * 10 + 10 * 12 + 12 * CLASSES
+    for trans_a, trans_b in product((0, 1), repeat=2):
+        name = f"fused_matmul[trans_a={trans_a},trans_b={trans_b}]"
+        macs = count_macs(View(TOPOLOGIES[name].build()))
+        assert macs == STEPS * (7 * 10 + 10 * 12 + 12 * CLASSES)
+    net = Net()
+    y = net.op("FusedConv", net.input(), net.weight(8, 3, 3, 3), domain="com.microsoft")
+    assert count_macs(View(net.model(y))) == (SIZE - 2) ** 2 * 8 * 27
 
 
 def test_what_the_macs_leave_out_is_named():

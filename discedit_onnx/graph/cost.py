@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UsageError
+from .fused import DOMAIN as FUSED
+from .fused import INFERRED_LIKE
 from .shapes import BATCHES
 from .view import parameter_tensors, parameters_inside
 
@@ -26,6 +28,9 @@ UNCOUNTED = frozenset(
      "MultiHeadAttention", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul", "RNN")
 )  # fmt: skip
 """Operators of any domain whose multiplications are not counted."""
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose multiplications are, and those of ONNX Runtime that are one of them and more."""
 
 
 def count_parameters(proto: onnx.ModelProto) -> int:
@@ -225,12 +230,23 @@ def _summed(node: Node, rank: int) -> slice:
 
     A filter; a row of the weight; a column, or all of a vector.
     """
-    by_rows = node.op != "MatMul" and (node.op != "Gemm" or node.attributes.get("transB", 0))
-    return slice(1, None) if by_rows else slice(-2, -1) if rank > 1 else slice(None)
+    if rank == 1:
+        return slice(None)
+    kind, turned = _kind(node), node.attributes.get("transB", 0)
+    if kind == "MatMul":
+        return slice(-1, None) if turned else slice(-2, -1)
+    return slice(-2, -1) if kind == "Gemm" and not turned else slice(1, None)
+
+
+def _kind(node: Node) -> str:
+    """The operator of `PRODUCTS` that a node is."""
+    if node.domain == FUSED:
+        return INFERRED_LIKE.get(node.op, "")
+    return "" if node.domain else node.op
 
 
 def _macs(view: View, node: Node, run: int) -> int | None:
-    if node.domain or node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if _kind(node) not in PRODUCTS:
         return 0
     lengths = view.facts.lengths
     counted = _counted(node)

@@ -63,6 +63,9 @@ def test_several_inputs(tmp_path):
         ("float[N,6] features, float[N,3] shares", "shares"),
         ("float[N,3] shares, float[N,3] logits", "shares"),
         ("float[N,4] other, float[N,3] logits", "other"),
+        ("float[N,6] passed, float[N,3] logits", "logits"),
+        ("float[N,6] normalised, float[N,3] logits", "logits"),
+        ("float[N,6] lp, float[N,3] shares", "shares"),
     ],
 )
 def test_features_are_no_class_scores(tmp_path, outputs, expected):
@@ -72,6 +75,10 @@ def test_features_are_no_class_scores(tmp_path, outputs, expected):
         logits = MatMul(features, w)
         shares = Softmax(logits)
         other = MatMul(features, v)
+        passed = Identity(features)
+        norm = ReduceL2<axes=[1]>(features)
+        normalised = Div(features, norm)
+        lp = LpNormalization(features)
     }}"""
     assert classifier_of(parsed(tmp_path, text)).output == expected
 

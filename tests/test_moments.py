@@ -88,6 +88,19 @@ def test_update_equals_the_textbook(seed: int) -> None:
         )
 
 
+@pytest.mark.parametrize("size", [1e6, 1e12, 3e38])
+def test_an_image_that_comes_first_spoils_no_other_class(size: float) -> None:
+    features, labels = images(3)
+    labels[:] = 1 + labels % 3
+    alone = empty().update(features, labels)
+    outlier = np.full_like(features[:1], size)
+    both = empty().update(np.concatenate([outlier, features]), np.concatenate([[0], labels]))
+    np.testing.assert_allclose(both.mean[1:], alone.mean[1:], rtol=1e-12)
+    sizes = np.sqrt(np.einsum("kcii->kci", alone.comoment[1:]))
+    missed = np.abs(both.comoment[1:] - alone.comoment[1:])
+    assert (missed <= 1e-12 * sizes[..., None] * sizes[..., None, :]).all()
+
+
 def test_covariance_divides_by_n() -> None:
     features, labels = images(1)
     covariance = empty().update(features, labels).covariance

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from discedit_onnx.editing.refit import sampling
+from discedit_onnx.editing.refit.equations import Fit, Rows, fit_rows
 from discedit_onnx.editing.refit.layers import find_layers
 from discedit_onnx.editing.refit.sampling import sample
 from discedit_onnx.graph.view import View
@@ -203,3 +204,20 @@ def test_samples_of_different_lengths():
     found = sample(layer, ((x, [x]) for x in batches), len(batches), 0)
     assert found.held_out.shape == (found.x.shape[1],)
     assert 0 < found.held_out.sum() < found.x.shape[1]
+
+
+def test_errors_are_those_behind_the_scale():
+    """A channel that is multiplied with nothing has none, whatever its weights are."""
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(1, 200, 4)).astype(np.float32)
+    scale = np.array([[[1.0, 0.0, 1e-9]]], np.float32)
+    fit = Fit(draws.normal(size=(1, 4, 3)), np.zeros((1, 3)))
+    none = np.zeros((1, 1, 1), np.float32)
+    aim = scale * (x @ fit.matrix.astype(np.float32))
+    other = Fit(fit.matrix + np.array([0, 5, 5]), fit.bias)
+    rows = Rows(x, aim, none, scale, -np.inf, np.inf)
+    assert rows.error(other) < 1e-12
+    held_out = np.arange(200) % 8 == 7
+    found, before, after = fit_rows(rows, held_out, Fit(fit.matrix + 1, fit.bias))
+    assert after < 1e-3 * before
+    np.testing.assert_allclose(found.matrix[..., 0], fit.matrix[..., 0], atol=0.05)

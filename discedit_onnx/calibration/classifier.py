@@ -118,6 +118,13 @@ class Classifier:
         )
 
 
+FORMS = frozenset(
+    ("Cast", "Div", "Dropout", "Flatten", "Identity", "LpNormalization", "Mul", "Reshape",
+     "Squeeze", "Unsqueeze")
+)  # fmt: skip
+"""Operators between features and an output that gives them: embeddings are often normalised."""
+
+
 def classifier_of(model: Model) -> Classifier:
     """Find the inputs and the class scores of a model.
 
@@ -193,13 +200,23 @@ def _first_matrix(graph: onnx.GraphProto) -> tuple[str, int] | None:
 
 
 def _is_read(graph: onnx.GraphProto, name: str, width: int, outputs: Mapping[str, int]) -> bool:
-    """Whether an output of another width is computed from this one."""
+    """Whether an output of another width is computed from this one, or from what it passes on."""
     others = {other for other, its in outputs.items() if its != width}
-    behind = {name}
+    behind = _passed_on(graph, name) if others else set()
     for node in graph.node if others else ():
         if not behind.isdisjoint(node.input):
             behind.update(node.output)
     return not others.isdisjoint(behind)
+
+
+def _passed_on(graph: onnx.GraphProto, name: str) -> set[str]:
+    """A tensor, and those that it is in another form or on another scale."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found = {name}
+    while (node := makers.get(name)) is not None and node.op_type in FORMS and node.input:
+        name = node.input[0]
+        found.add(name)
+    return found
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:

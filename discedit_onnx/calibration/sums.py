@@ -95,19 +95,22 @@ class GrowingSums:
     def add(self, features: npt.NDArray[np.floating], classes: npt.NDArray[np.integer]) -> None:
         """Add a batch (N, C, F) of images of these classes (N,).
 
-        Two passes: means, then products of what is left. All is taken relative to the first
-        image, so a feature that never changes gets exactly its value as mean, and exactly 0 as
-        comoment. What is there and the batch are joined as by `combine`.
+        Two passes: means, then products of what is left. All is taken relative to the first image
+        of its class, so a feature that never changes gets exactly its value as mean, and exactly 0
+        as comoment, and no class loses digits by what another one holds. What is there and the
+        batch are joined as by `combine`.
         """
-        present, row, count = np.unique(classes, return_inverse=True, return_counts=True)
+        present, index, row, count = np.unique(
+            classes, return_index=True, return_inverse=True, return_counts=True
+        )
         members = (row == np.arange(len(present))[:, None]).astype(np.float64)
         before = self._count[present]
         share = (count / (before + count))[:, None]
         pairs = before[:, None] * share
         for some in blocks(*features.shape[:2]):
             values = np.moveaxis(features[:, some], -1, 0).astype(np.float64)
-            first = values[:, :1].copy()
-            values -= first
+            first = values[:, index]
+            values -= first[:, row]
             mean = members @ values / count[:, None]
             values -= mean[:, row]
             mean += first

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import DataError
-from ..refit.goals import find_goal
+from ..refit.goals import find_goal, is_dead
 from ..refit.layers import exact_layers
 from .maps import LayerEdit, at_input, bias_of, matrix_of, product
 from .reads import read_of
@@ -61,13 +61,15 @@ def span_edits(
     Raises
     ------
     DataError
-        If the moments know none of the classes, or there are no later layers.
+        If the moments know none of the classes, or nothing of what the later layers read, or
+        there are no such layers.
     """
-    edits = []
+    edits, looked_at = [], 0
     for layer, depth in later_layers(view, head):
         read, written = read_of(view, moments, layer), tap_behind(view, moments, layer)
         if read is None:
             continue
+        looked_at += 1
         basis, centre = off_span(class_means(moments, read.tap), moments.count, forgotten)
         removed = strength * depth * basis @ basis.T
         before, offset = np.eye(len(removed)) - removed, centre @ removed
@@ -77,11 +79,15 @@ def span_edits(
             edit = _at_output(view, edit, strength * depth * off @ off.T, centre)
         if basis.shape[1]:
             edits.append(edit)
+    if not looked_at:
+        raise DataError(
+            "nothing to edit: moments tell class means where something can be removed, and "
+            "nothing of what the later layers read; use --method svd with --data, or --level head"
+        )
     if not edits:
         raise DataError(
-            "nothing to edit: the moments hold no class means at the inputs of the later "
-            "layers that tell the class from the others; calibrate with images of all classes, "
-            "or use --level head"
+            "nothing to edit: what the later layers read does not tell the class from the others; "
+            "calibrate with images of all classes, or use --level head"
         )
     return edits
 
@@ -108,7 +114,8 @@ def _at_output(
     mean = product(view, layer, centre, edit.places)
     mean = mean + bias_of(view, layer, len(mean))
     scale = np.broadcast_to(find_goal(view, layer).scale, mean.shape)
-    seen = scale[:, None] * removed / scale
+    # Of a channel that is multiplied with nothing, nothing is seen behind the normalisation.
+    seen = scale[:, None] * removed / np.where(is_dead(scale), np.inf, scale)
     after = np.eye(len(mean)) - seen
     return LayerEdit(layer, edit.before, after, edit.shift @ after + mean @ seen, edit.places)
 
@@ -116,7 +123,8 @@ def _at_output(
 def later_layers(view: View, head: Layer) -> list[tuple[Layer, float]]:
     """The last third of the layers, with their depth in it, which is 1 at the head.
 
-    Grouped convolutions are left out: a projection mixes channels that different groups read.
+    Grouped convolutions are left out: a projection mixes channels that different groups read. It is
+    the last layer that is not one where the last third holds no other.
 
     Raises
     ------
@@ -131,6 +139,9 @@ def later_layers(view: View, head: Layer) -> list[tuple[Layer, float]]:
         for number, layer in enumerate(layers[:end])
         if number >= first and layer.groups == 1 and layer.op != "ConvTranspose"
     ]
+    if not later:  # in a small network, or where the last ones are grouped
+        able = [each for each in layers[:end] if each.groups == 1 and each.op != "ConvTranspose"]
+        later = [(layer, 1 / 2) for layer in able[-1:]]
     if not later:
         raise DataError(
             "nothing to edit: none of the later layers before the head has weights that can be "

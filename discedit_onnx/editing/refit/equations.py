@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .goals import is_dead
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,6 +18,9 @@ RIDGES = (1e-3, 1e-2, 1e-1, 0.3, 1.0)
 
 OVERFLOW = np.errstate(over="ignore", invalid="ignore")
 """Where numbers overflow no error is better than none, and the weights stay as they are."""
+
+TINY = 1e-200
+"""What keeps the moments of inputs that are all 0 from being divided by."""
 
 BLOCK = 8192
 """Rows that are centred at a time."""
@@ -80,7 +85,13 @@ class Rows:
         below = (aim <= self.low) & (seen <= self.low)
         above = (aim >= self.high) & (seen >= self.high)
         target = np.where(below | above, seen, np.clip(aim, self.low, self.high))
-        return (target - self.other) / self.scale
+        return self.in_front(target - self.other)
+
+    def in_front(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What has these values behind the scale; as they are where it is nearly nothing."""
+        scale = self.scale.copy()
+        scale[is_dead(scale)] = 1
+        return values / scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +128,7 @@ class Solver:
         centred = target - mean_t[:, None].astype(np.float32)
         xt = (self._x.transpose(0, 2, 1) @ centred).astype(np.float64)
         xt -= self._mean[:, :, None] * centred.sum(axis=1, dtype=np.float64)[:, None]  # rounding
-        missing, least = xt - self._xx @ start.matrix, 1e-12 * np.eye(features)
+        missing, least = xt - self._xx @ start.matrix, TINY * np.eye(features)
         found = []
         for ridge in ridges:
             change = np.linalg.solve(self._xx + ridge * unit + least, missing)
@@ -149,7 +160,7 @@ def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, 
     if not best < before:
         return start, before, before
     solver = Solver(rows)
-    (fit,) = solver.solve((rows.aim - rows.other) / rows.scale, start, ridge)
+    (fit,) = solver.solve(rows.in_front(rows.aim - rows.other), start, ridge)
     for _ in range(passes):
         (fit,) = solver.solve(rows.wanted(fit), start, ridge)
     return fit, before, best
@@ -159,7 +170,7 @@ def _chosen(seen: Rows, unseen: Rows, start: Fit) -> tuple[float, int, float, fl
     """The ridge and the passes that do best on unseen rows; their error before, and with these."""
     solver = Solver(seen)
     before = unseen.error(start)
-    plain = (seen.aim - seen.other) / seen.scale
+    plain = seen.in_front(seen.aim - seen.other)
     fits = solver.solve(plain, start, *RIDGES)
     errors = [unseen.error(fit) for fit in fits]
     chosen, passes = int(np.argmin(np.nan_to_num(errors, nan=np.inf))), 0
@@ -182,7 +193,7 @@ def fit_bias(
     """
 
     def shifted(fit: Fit, part: Rows) -> Fit:
-        missing = (part.aim - part.predict(fit)) / part.scale
+        missing = part.in_front(part.aim - part.predict(fit))
         return Fit(fit.matrix, fit.bias + missing.mean(axis=1, dtype=np.float64))
 
     seen, unseen = rows.select(~held_out), rows.select(held_out)

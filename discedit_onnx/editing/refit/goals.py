@@ -46,11 +46,11 @@ class Goal:
     high: float
     beta: str = ""
 
-    @property
-    def steerable(self) -> NDArray[np.float64]:
-        """The scale, but 1 for channels that are multiplied with nearly nothing."""
-        dead = np.abs(self.scale) < 1e-6 * np.abs(self.scale).max(initial=1e-300)
-        return np.where(dead, 1.0, self.scale)
+
+def is_dead(scale: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which channels a normalisation multiplies with nearly nothing: they can't be steered."""
+    size = np.abs(scale)
+    return np.asarray(size <= 1e-6 * size.max(initial=0))
 
 
 def find_goal(view: View, layer: Layer) -> Goal:

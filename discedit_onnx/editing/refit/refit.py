@@ -311,7 +311,7 @@ class _Work:
         found = sample(left, batches, self._images, self._seed)
         scale, shift = (
             v.reshape(left.groups if len(v) > 1 else 1, 1, -1)
-            for v in self._of_left(goal, layer.channel_axis, goal.steerable, goal.shift)
+            for v in self._of_left(goal, layer.channel_axis, goal.scale, goal.shift)
         )
         other = found.tensors[1] + shift if goal.other else shift
         rows = Rows(found.x, found.tensors[0], other, scale, goal.low, goal.high)

@@ -45,7 +45,7 @@ class Gates:
     max_size
         Bytes of the file, or a share of the base model's.
     max_latency_ratio
-        Time for a batch of one, as a share of the base model's.
+        Time for a batch of one, or of the size that both take, as a share of the base model's.
     forgotten
         By class, index or name: the largest accuracy that may be left on it.
 
@@ -287,5 +287,6 @@ def _latency(most: float, model: Model, base: Model, device: str) -> Verdict:
     """Both models take turns, so that what slows one down slows the other down too."""
     (feeds,) = random_feeds(View(base.proto), batch=1)
     before, after = latencies([base.proto, model.proto], [feeds, feeds], device)
-    subject = f"time for a batch of one, {after:.2f} ms against {before:.2f} ms"
+    size = max((len(values) for values in feeds.values() if values.ndim), default=1)
+    subject = f"time for a batch of {size}, {after:.2f} ms against {before:.2f} ms"
     return Verdict("max-latency-ratio", subject, after / before, most, "ratio")

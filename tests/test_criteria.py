@@ -7,7 +7,7 @@ import pytest
 
 import discedit_onnx as dx
 from discedit_onnx.editing.criteria import Factor, criteria, factors, require_data
-from discedit_onnx.editing.order import Limits
+from discedit_onnx.editing.order import Limits, _fits
 from discedit_onnx.editing.pruner import Pruner
 from discedit_onnx.errors import DataError, UsageError
 from discedit_onnx.graph.coupling import analyse
@@ -79,6 +79,24 @@ def test_rounds_need_samples_where_moments_are_needed():
     require_data("l1*l2", "off", 2, data=False)
     with pytest.raises(UsageError, match="--rounds needs samples"):
         require_data("l1*fisher", "off", 2, data=False)
+
+
+def test_moments_are_gathered_where_there_are_images(known, few):
+    model, _ = known
+    data = dx.open_data(model, few / "fashion_mnist/calibration")
+    given = dx.calibrate(model, data, device="cpu")
+    edits = [
+        dx.prune(model, moments, sparsity=0.1, criterion="fisher", data=data, device="cpu",
+                 refit="off")
+        for moments in (None, given)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(edits[0].components, edits[1].components)
+
+
+def test_a_name_with_brackets_is_a_name():
+    known = [frozenset({"layers[1].weight"}), frozenset({"layers1.weight"})]
+    np.testing.assert_array_equal(_fits(known, "layers[1].weight"), [True, True])
+    np.testing.assert_array_equal(_fits(known, "layers[[]1[]].*"), [True, False])
 
 
 def test_pruning_by_a_product_is_proved(known):

@@ -104,7 +104,13 @@ def test_what_is_wrong_with_the_weights_is_said():
     quantised = net.model(net.op("DequantizeLinear", logits, *about))
     net = Net()
     computed = net.model(net.op("MatMul", net.input("N", 7), net.op("Exp", net.weight(7, CLASSES))))
-    for proto, said in ((quantised, "quantise the result"), (computed, "simplify the model")):
+    net = Net()
+    scaled = net.model(net.op("Gemm", net.input("N", 7), net.weight(7, CLASSES), alpha=0.5))
+    for proto, said in (
+        (quantised, "quantise the result"),
+        (computed, "simplify the model"),
+        (scaled, "fold its alpha"),
+    ):
         with pytest.raises(ModelError, match=said):
             find_head(View(proto), proto.graph.output[0].name, CLASSES)
 

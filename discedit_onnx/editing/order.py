@@ -221,7 +221,10 @@ def allowed(coupling: Coupling, limits: Limits) -> NDArray[np.bool_]:
 
 
 def _fits(known: Sequence[frozenset[str]], pattern: str) -> NDArray[np.bool_]:
-    found = np.array([any(fnmatchcase(name, pattern) for name in names) for names in known])
+    # A name may hold brackets, as layers[1].weight: then it is meant, and no pattern.
+    found = np.array(
+        [pattern in names or any(fnmatchcase(name, pattern) for name in names) for names in known]
+    )
     if not found.any():
         names = sorted(frozenset().union(*known))
         near = difflib.get_close_matches(pattern, names, 4, 0.4) or names[:4]

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..calibration.gathering import calibrate
+from ..calibration.placement import taps_of
 from ..errors import UsageError, require_count
 from ..graph.axes import Reach
 from ..graph.coupling import analyse
 from ..scoring.saliency import DEFAULT_REDUCTION
 from .budget import Budget, require_reach
-from .criteria import REFITS, check_criterion, defaults, require_data
+from .criteria import REFITS, check_criterion, defaults, needs_moments, require_data
 from .measures import WithBiases, cost_of
 from .order import RANKINGS, Limits, Ranking, removal_order
 from .pruner import Pruner
@@ -56,7 +58,7 @@ def prune(
     model
         The model; not changed.
     moments
-        Of this model; needed by the witnesses.
+        Of this model; needed by the witnesses, and gathered where only `data` are given.
     budget
         What the result may cost.
     sparsity
@@ -126,6 +128,8 @@ def prune(
     coupling = analyse(model.proto, Reach(inexact, inside_heads))
     check_criterion(criterion, join)
     cost = check_request(model, coupling, wanted, limits, refit, device)
+    if moments is None and data is not None and needs_moments(criterion):
+        moments = calibrate(model, data, taps_of(model), device=device)
     pruner = Pruner(
         model, coupling, moments, data, wanted.kind, criterion, join, ranking, limits, refit, seed,
         device, progress,

@@ -9,7 +9,7 @@ import numpy as np
 from ...calibration.classifier import FLOATS
 from ...errors import DataError, ModelError
 from ...graph.view import SCALES
-from ..refit.layers import LINEAR, exact_layers, find_layers
+from ..refit.layers import LINEAR, exact_layers, find_layers, is_plain
 from .discriminant import discriminant
 from .maps import LayerEdit, bias_of, matrix_of
 
@@ -139,6 +139,11 @@ def _said(view: View, name: str, node: Node | None) -> str:
         return (
             f"those of {name!r} are quantised, or kept in another type; make the original model "
             "forget, and quantise the result"
+        )
+    if node.op == "Gemm" and not is_plain(node):
+        return (
+            f"the Gemm that makes {name!r} scales or turns what it is given; fold its alpha, beta "
+            "and transA into its constants first"
         )
     if node.op in LINEAR and not node.domain:
         return (

@@ -195,6 +195,12 @@ def fixed_layers(view: View) -> tuple[Node, ...]:
     )
 
 
+def is_plain(node: Node) -> bool:
+    """Whether a Gemm takes input, weight and bias as they are."""
+    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+    return all(node.attributes.get(key, value) == value for key, value in plain.items())
+
+
 def _layer(view: View, node: Node) -> Layer | None:
     if node.op not in LINEAR or len(node.inputs) < 2 or node.inputs[0] not in view.varying:
         return None
@@ -208,8 +214,7 @@ def _layer(view: View, node: Node) -> Layer | None:
             return None
     shape = view.initializers[weight.tensor].dims
     if node.op == "Gemm":
-        plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-        if any(node.attributes.get(key, value) != value for key, value in plain.items()):
+        if not is_plain(node):
             return None
         transposed = not node.attributes.get("transB", 0)
         if bias is not None and not _is_row(view, bias, shape[1 if transposed else 0]):

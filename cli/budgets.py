@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from discedit_onnx.editing.budget import Budget
     from discedit_onnx.editing.edit import Edit
     from discedit_onnx.editing.order import Limits
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
 
     from .output import Screen
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-
-def budget(function: Command) -> Command:
+def budget(function: options.Command) -> options.Command:
     """--sparsity, --macs, --size and --latency, of which one is given; makes a `Budget`.
 
     None where the command takes a --max-drop too, and that is given in place of them.
@@ -73,7 +72,7 @@ def _one_of(given: dict[str, str | None], drop: float | None) -> Budget | None:
     return Budget.parse(*asked[0])
 
 
-def limits(function: Command) -> Command:
+def limits(function: options.Command) -> options.Command:
     """--ranking, --round-to, --min-channels, --only and --exclude; makes a `Limits`.
 
     It goes under `budget` and over the command, and --device is among the command's options.
@@ -128,7 +127,7 @@ def limits(function: Command) -> Command:
     return command  # type: ignore[no-any-return]
 
 
-def rounding(besides: str = "") -> Callable[[Command], Command]:
+def rounding(besides: str = "") -> Callable[[options.Command], options.Command]:
     """--round-to, for `multiple` to read, and what else the help says of auto."""
     return click.option(
         "--round-to",

@@ -155,18 +155,15 @@ def moments(function: Command) -> Command:
 
 def running(function: Command) -> Command:
     """--device and --batch-size: how samples get through a model."""
-    for option in (
+    return device(
         click.option(
-            "--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
+            "--batch-size",
+            type=click.IntRange(min=1),
+            default=64,
+            show_default=True,
             help="Images at a time in calibration and measurement; results do not depend on it.",
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]",
-            help="Where models run; auto is CUDA if it starts, else the CPU.",
-        ),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+        )(function)
+    )
 
 
 def device(function: Command) -> Command:
@@ -184,9 +181,9 @@ def witness(function: Command) -> Command:
     """--witness, refused early if there is no such witness."""
 
     def check(name: str) -> None:
-        from discedit_onnx.scoring.saliency import check_witness
+        from discedit_onnx.scoring.witness import find_witness
 
-        check_witness(name)
+        find_witness(name)
 
     return click.option(
         "--witness",

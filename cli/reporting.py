@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 import discedit_onnx as dx
 
 from . import options, timing
 from .forget_measures import attacked, without
 from .inputs import beside_model, calibrate, evaluate
+from .print_recipe import GIVEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from discedit_onnx.report.figures import Attack, ForgettingFacts, Search
 
     from .inputs import Inputs
-
-GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 def option(function: options.Command) -> options.Command:

@@ -6,10 +6,9 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,14 +18,14 @@ from discedit_onnx.amounts import large, number, percent, size
 from . import options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from discedit_onnx.calibration.data import Dataset
     from discedit_onnx.editing.search import Candidate, Search
     from discedit_onnx.model import Model
 
     from .inputs import DataOptions
     from .output import Screen
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Hunt:
                         yield path
 
 
-def hunting(function: Command) -> Command:
+def hunting(function: options.Command) -> options.Command:
     """--max-drop, --validation and --keep-frontier; makes a `Hunt`, or None.
 
     It goes over `budgets.budget`, which sees to it that there is either a budget or a drop.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .editing.forgetting.classes import find_class
+from .editing.search import wilson
 from .editing.verify import random_feeds
 from .errors import DataError, UsageError
 from .evaluation import predict
@@ -249,13 +250,10 @@ def _left(most: float, right: NDArray[np.bool_], name: str) -> Verdict:
 
 def _share(right: NDArray[np.bool_], subject: str) -> tuple[float, tuple[float, float]]:
     """The share of images that are right, and its interval (Wilson's score interval)."""
-    from scipy.stats import binomtest
-
     if not len(right):
         raise UsageError(f"{subject}: --data has no such images")
     hits = int(right.sum())
-    found = binomtest(hits, len(right)).proportion_ci(CONFIDENCE, "wilson")
-    return hits / len(right), (float(found.low), float(found.high))
+    return hits / len(right), wilson(hits, len(right), CONFIDENCE)
 
 
 def _drop(most: float, before: NDArray[np.bool_], after: NDArray[np.bool_], words: str) -> Verdict:

@@ -233,7 +233,7 @@ def test_leace_leaves_no_difference_of_means(model, data):
 
 
 def test_the_svd_is_the_formula_of_the_paper(model, data):
-    """What rows of the head are multiplied with, strength 1: of retained ones a scale of 10^1.5."""
+    """What rows of the head are multiplied with, strength 1: of retained ones a scale of 100."""
     view = View(model.proto)
     head = find_head(view, "logits", 10)
     edit = next(
@@ -241,7 +241,7 @@ def test_the_svd_is_the_formula_of_the_paper(model, data):
     )
     features, labels = gather_features(model.proto, head, data, "cpu")
     scaled = []
-    for rows, scale in ((features[labels != GONE], 10**1.5), (features[labels == GONE], 3.0)):
+    for rows, scale in ((features[labels != GONE], 100.0), (features[labels == GONE], 3.0)):
         _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
         share = sizes**2 / (sizes**2).sum()
         importance = scale * share / ((scale - 1) * share + 1)

@@ -92,11 +92,6 @@ class Session:
         self.inner = None
         self.weights = {}
 
-    @property
-    def input(self) -> str:
-        """Name of the first input."""
-        return str(self.inner.get_inputs()[0].name)
-
     def run(
         self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]
     ) -> list[npt.NDArray[Any]]:

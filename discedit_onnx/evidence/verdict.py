@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from ..editing.forgetting.way import LEVELS
 from ..errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Level = Literal["output", "head", "features"]
-LEVELS: tuple[Level, ...] = ("output", "head", "features")
+    from ..editing.forgetting.way import Level
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from .numbers import Numbers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .choices import Choice
     from .view import Node, View
 
 
@@ -124,6 +123,24 @@ class Reach:
 
     inexact: bool = False
     inside_heads: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A node needs all of an axis, but what reads it does not.
+
+    Attributes
+    ----------
+    tensor, axis
+        What the node makes, and along which axis.
+    whole, ids
+        Variables of what goes in, and of what comes out.
+    """
+
+    tensor: str
+    axis: int
+    whole: NDArray[np.int64]
+    ids: NDArray[np.int64]
 
 
 class Equations:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,24 +10,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .axes import Equations
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A node needs all of an axis, but what reads it does not.
-
-    Attributes
-    ----------
-    tensor, axis
-        What the node makes, and along which axis.
-    whole, ids
-        Variables of what goes in, and of what comes out.
-    """
-
-    tensor: str
-    axis: int
-    whole: NDArray[np.int64]
-    ids: NDArray[np.int64]
 
 
 def tie_idle(equations: Equations, labels: NDArray[np.int64], free: NDArray[np.bool_]) -> None:

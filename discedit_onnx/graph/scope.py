@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .axes import Contraction, Extent
-from .choices import Choice
+from .axes import Choice, Contraction, Extent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,13 +11,7 @@ if TYPE_CHECKING:
 
 
 def attacks_of(found: Evidence) -> tuple[Attack, ...]:
-    """What attacks found of the forgotten images; those that could not be run are left out.
-
-    Parameters
-    ----------
-    found
-        Brief or whole.
-    """
+    """What attacks found of the forgotten images; those that could not be run are left out."""
     original = found.before.forget.value
     recall = found.recall
     tried = {
@@ -26,22 +20,8 @@ def attacks_of(found: Evidence) -> tuple[Attack, ...]:
         "the original's head on the edited features": recall.old_head,
         "recall attack and the original's head": recall.old_head_attacked,
     }
-    listed = [
+    return tuple(
         Attack(name, "forgotten images found", original, share.value)
         for name, share in tried.items()
         if share is not None
-    ]
-    before, after, reference = found.probed_before, found.probed_after, found.probed_reference
-    if before is not None and after is not None:
-        listed += [
-            Attack(
-                f"linear probe of {name}",
-                "forgotten images found",
-                before.probes[name].value,
-                share.value,
-                None if reference is None else reference.probes[name].value,
-            )
-            for name, share in after.probes.items()
-            if name in before.probes and (reference is None or name in reference.probes)
-        ]
-    return tuple(listed)
+    )

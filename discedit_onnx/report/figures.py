@@ -226,15 +226,12 @@ class Attack:
         What the numbers are, in words.
     before, after
         On the original and on the edited model.
-    baseline
-        What guessing, or a model that never saw the class, reaches; None where unknown.
     """
 
     name: str
     measure: str
     before: float
     after: float
-    baseline: float | None = None
 
 
 @dataclass(frozen=True)

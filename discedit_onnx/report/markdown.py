@@ -77,11 +77,9 @@ def _forgotten(report: Report) -> Iterator[str]:
         title = f"Where images of {confusion.name} go"
         yield from _table(title, ["class", "before", "after"], counts)
     rows = [
-        (a.name, a.measure, words.percent(a.before), words.percent(a.after),
-         "-" if a.baseline is None else words.percent(a.baseline))
-        for a in facts.attacks
-    ]  # fmt: skip
-    yield from _table("Attacks", ["attack", "measure", "before", "after", "baseline"], rows)
+        (a.name, a.measure, words.percent(a.before), words.percent(a.after)) for a in facts.attacks
+    ]
+    yield from _table("Attacks", ["attack", "measure", "before", "after"], rows)
     for note in facts.notes:
         yield from ("", _safe(note))
 

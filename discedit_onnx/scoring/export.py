@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UsageError, reason_of
+from ..files import write_files
 
 if TYPE_CHECKING:
     from .saliency import Scores
@@ -40,11 +39,4 @@ def save_npz(scores: Scores, path: str | Path) -> None:
         witness=np.array(scores.witness),
         features=np.array(scores.features),
     )
-    try:
-        with tempfile.TemporaryDirectory(prefix=".discedit-", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            temporary.write_bytes(content.getvalue())
-            temporary.replace(path)
-    except OSError as error:
-        reason = reason_of(error)
-        raise UsageError(f"{path}: can't be written: {reason}") from error
+    write_files({path: content.getvalue()})

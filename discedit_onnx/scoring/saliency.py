@@ -127,11 +127,6 @@ class Scores(Tabular):
         return largest
 
 
-def check_witness(name: str) -> None:
-    """Raise UsageError if there is no witness of this name."""
-    find_witness(name)
-
-
 def score(
     model: Model,
     coupling: Coupling,

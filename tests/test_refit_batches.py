@@ -54,6 +54,13 @@ def test_choice_and_judgement_share_no_sample(tmp_path):
     assert len(judge) == module.CHOSEN_BY // module.JUDGES
 
 
+@pytest.mark.parametrize(("counts", "views"), [((8, 8, 8), 4), ((3, 2, 2), 1)])
+def test_no_image_is_held_out_in_some_views_only(tmp_path, counts, views):
+    """Every eighth is held out, over all views: of seven images that would be another one each."""
+    found = gather_batches(images(tmp_path, counts))
+    assert images_in(found.refit) == views * sum(counts)
+
+
 @pytest.mark.parametrize(("shown", "views"), [(40, 1), (60, 2), (80, 2), (200, 4)])
 def test_views_fill_up_what_a_refit_sees(tmp_path, monkeypatch, shown, views):
     monkeypatch.setattr(module, "SHOWN", shown)

@@ -45,8 +45,8 @@ class Positions:
     def deviations(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Mean of each channel (C,), and what is left of it, (C, N P + 1) with one free column.
 
-        Values are centred before they are multiplied, so that float32 loses no digits where the
-        mean is far from 0.
+        Values are centred before they are multiplied, so that float32 keeps its digits where the
+        mean is far from 0: at a mean of 10,000 deviations entries are off by 6e-5 of the largest.
         """
         images, channels, places = self.values.shape
         left = np.empty((channels, images * places + 1), np.float32)

@@ -95,6 +95,8 @@ def gather_batches(data: Dataset, seed: int = 0) -> Batches:
     judge = looked_at[JUDGES - 1 :: JUDGES] or looked_at
     choose = [part for i, part in enumerate(looked_at) if i % JUDGES != JUDGES - 1]
     views = min(VIEWS, round(SHOWN / before[-1]), MOST_BYTES // size) if _is_image(data) else 1
+    if before[-1] % HELD_OUT:  # every eighth image of a view would be another one
+        views = 1
     shown = [tuple(_views(part, max(1, views), generator, data)) for part in feeds]
     # View by view, so that every eighth image is the same one in each: they are held out together.
     refit = [part for view in zip(*shown, strict=True) for part in view]

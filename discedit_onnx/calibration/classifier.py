@@ -26,6 +26,11 @@ IMAGE_DTYPES = ("float32", "float16", "float64", "uint8")
 CHANNELS = (1, 3)
 SHOWN = 4
 """Outputs that a message names."""
+FORMS = frozenset(
+    ("Cast", "Div", "Dropout", "Flatten", "Identity", "LpNormalization", "Mul", "Reshape",
+     "Squeeze", "Unsqueeze")
+)  # fmt: skip
+"""Operators between features and an output that gives them: embeddings are often normalised."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +121,6 @@ class Classifier:
             f"{self.path}: input {found.name!r} is {found}, with no axis of 1 or 3 channels; "
             "export it with a fixed number of channels"
         )
-
-
-FORMS = frozenset(
-    ("Cast", "Div", "Dropout", "Flatten", "Identity", "LpNormalization", "Mul", "Reshape",
-     "Squeeze", "Unsqueeze")
-)  # fmt: skip
-"""Operators between features and an output that gives them: embeddings are often normalised."""
 
 
 def classifier_of(model: Model) -> Classifier:

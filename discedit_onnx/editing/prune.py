@@ -103,7 +103,7 @@ def prune(
     -------
     Edit
         The edited model, proved equal to the masked original with the same new weights, but with
-        the limit `inexact`, where that can't be proved.
+        `inexact`, where that can't be proved.
 
     Raises
     ------

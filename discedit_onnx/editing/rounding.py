@@ -50,9 +50,8 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
             _replace(node, "Div")
             for part in back:
                 _replace(part, "Mul")
-    said = [
-        info for info in plain.graph.value_info if info.name not in scaled
-    ]  # others are integers
+    # What is said of these is that they are integers.
+    said = [info for info in plain.graph.value_info if info.name not in scaled]
     del plain.graph.value_info[:]
     plain.graph.value_info.extend(said)
     return plain

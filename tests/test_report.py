@@ -74,7 +74,7 @@ def example(name: str = "bee") -> Report:
                       (Point(0.0, 0.9, "forgotten"), Point(1.0, 0.0, "forgotten")), 1.0),
         forgetting=ForgettingFacts(
             (name,), "level head", (Confusion(name, ((name, 9),), (("cat", 9),)),),
-            (Attack("linear probe", "accuracy", 0.9, 0.5, None),),
+            (Attack("linear probe", "accuracy", 0.9, 0.5),),
             (f"no {name}",)),
     )  # fmt: skip
 

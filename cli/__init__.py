@@ -35,6 +35,12 @@ TRACEBACK = "DISCEDIT_TRACEBACK"
 INTERNAL, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
 
+class Unusable(click.ClickException):
+    """A file or a stream that can't be read or written."""
+
+    exit_code = USAGE
+
+
 class Commands(click.Group):
     """Loads a command when it is asked for, and ends every failure in one line.
 
@@ -139,9 +145,7 @@ def _written() -> Iterator[None]:
     except OSError as error:
         _let_go_of_output()
         name = f"{error.filename}: " if error.filename else ""
-        failure = click.ClickException(f"{name}{error.strerror or error}")
-        failure.exit_code = USAGE
-        raise failure from error
+        raise Unusable(f"{name}{error.strerror or error}") from error
 
 
 def _let_go_of_output() -> None:

@@ -34,8 +34,8 @@ def _limit(name: str, what: str) -> Callable[[options.Command], options.Command]
 
 
 def _require_level(level: str) -> None:
+    from discedit_onnx.editing.forgetting.way import LEVELS
     from discedit_onnx.errors import UsageError
-    from discedit_onnx.evidence.verdict import LEVELS
 
     if level not in LEVELS:
         raise UsageError(f"--require {level}: no such level; there are {', '.join(LEVELS)}")
@@ -107,8 +107,9 @@ def command(
     from dataclasses import replace
 
     from discedit_onnx.editing.forgetting.classes import find_classes
+    from discedit_onnx.editing.forgetting.way import LEVELS
     from discedit_onnx.errors import GateError
-    from discedit_onnx.evidence.verdict import LEVELS, Limits
+    from discedit_onnx.evidence.verdict import Limits
     from discedit_onnx.evidence.verify import verify
     from discedit_onnx.files import check_place
 

@@ -15,7 +15,7 @@ from discedit_onnx.amounts import number, percent, size
 from discedit_onnx.errors import UsageError
 
 from . import calibrate, forget, inspect, options, prune, score
-from .inputs import beside_model, evaluate, measure_latency
+from .inputs import beside_model, evaluate, with_latency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,7 @@ def command(screen: Screen, samples: Path | None, output: Path, device: str) -> 
         evaluate(screen, loaded, samples, loaded.path.name, device=device, latency=False)
         for loaded, samples in zip(models, images, strict=True)
     ]
-    found = measure_latency(screen, models, images, found, device)
+    found = with_latency(screen, models, images, found, device)
     _show(screen, list(rows), found)
     screen.line()
     screen.facts("Written", {path.name: str(path) for path in vars(files).values()})

@@ -72,7 +72,7 @@ def command(
         if doubt is not None:
             screen.warn(doubt)
         found.append(result)
-    found = inputs.measure_latency(screen, models, opened, found, device)
+    found = inputs.with_latency(screen, models, opened, found, device)
     facts = opened[-1].facts
     screen.facts(
         f"{number(len(opened[0]))} images of {data.where}, {facts['labels']}",

@@ -192,7 +192,7 @@ def evaluate(screen: Screen, model: Model, data: Dataset, what: str, **options: 
         return dx.evaluate(model, data, progress=progress, **options)
 
 
-def measure_latency(
+def with_latency(
     screen: Screen,
     models: Sequence[Model],
     data: Sequence[Dataset],

@@ -16,12 +16,13 @@ from onnx import TensorProto, helper
 from tiny_models import CLASS_NAMES, HEIGHT, TAPS, WIDTH, classifier, saved, write_images
 
 from discedit_onnx.calibration import session, tapped
+from discedit_onnx.calibration.augment import augment
 from discedit_onnx.calibration.binding import Binding
 from discedit_onnx.calibration.gathering import Wanted, calibrate
 from discedit_onnx.calibration.opening import open_data
 from discedit_onnx.calibration.preprocess import Preprocess
 from discedit_onnx.calibration.runner import open_session, run_batches
-from discedit_onnx.calibration.taps import FEATURES, Tap, augment
+from discedit_onnx.calibration.taps import FEATURES, Tap
 from discedit_onnx.calibration.weightless import weightless
 from discedit_onnx.errors import DataError, ModelError, UsageError
 from discedit_onnx.model import load

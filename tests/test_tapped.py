@@ -9,12 +9,13 @@ from onnx import helper
 from tiny_models import HEIGHT, TAPS, WIDTH, classifier
 
 from discedit_onnx.calibration import second, tapped
+from discedit_onnx.calibration.augment import augment
 from discedit_onnx.calibration.binding import Binding
 from discedit_onnx.calibration.products import multiplier
 from discedit_onnx.calibration.second import Positions, SecondMoments
 from discedit_onnx.calibration.session import open_session
 from discedit_onnx.calibration.tapped import WIDE, fill_up, open_tapped
-from discedit_onnx.calibration.taps import FEATURES, GATHERED, Tap, augment
+from discedit_onnx.calibration.taps import FEATURES, GATHERED, Tap
 
 
 def images(count: int) -> dict[str, np.ndarray]:

@@ -12,13 +12,13 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_models import HEIGHT, TAPS, WIDTH, classifier
 
+from discedit_onnx.calibration.augment import augment
 from discedit_onnx.calibration.taps import (
     FEATURES,
     GATHERED,
     GRID,
     STATISTICS,
     Tap,
-    augment,
     features_from,
     statistics_of,
     stride_for,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError
+from .augment import augment
 from .binding import Binding
 from .reductions import ROWS, masks_tokens, token_mask
 from .second import Positions, SecondMoments
 from .session import certainly_cpu, cores, open_session
-from .taps import GATHERED, augment, features_from, statistics_of
+from .taps import GATHERED, features_from, statistics_of
 from .weightless import Weightless, weightless
 
 if TYPE_CHECKING:

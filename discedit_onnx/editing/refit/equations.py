@@ -138,7 +138,7 @@ class Solver:
 
 
 def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, float, float]:
-    """Refit a layer; what is better is decided on rows that the fit has not seen.
+    """Refit a layer; what is better is decided on rows that no fit sees.
 
     Parameters
     ----------
@@ -152,36 +152,24 @@ def fit_rows(rows: Rows, held_out: NDArray[np.bool_], start: Fit) -> tuple[Fit, 
     Returns
     -------
     fit
-        Fitted on all rows with the ridge and passes that did best; `start` if none did better.
+        With the ridge and the passes that did best; `start` if none did better.
     before, after
         Error on the held-out rows, before and after.
     """
-    ridge, passes, before, best = _chosen(rows.select(~held_out), rows.select(held_out), start)
-    if not best < before:
-        return start, before, before
-    solver = Solver(rows)
-    (fit,) = solver.solve(rows.in_front(rows.aim - rows.other), start, ridge)
-    for _ in range(passes):
-        (fit,) = solver.solve(rows.wanted(fit), start, ridge)
-    return fit, before, best
-
-
-def _chosen(seen: Rows, unseen: Rows, start: Fit) -> tuple[float, int, float, float]:
-    """The ridge and the passes that do best on unseen rows; their error before, and with these."""
+    seen, unseen = rows.select(~held_out), rows.select(held_out)
     solver = Solver(seen)
-    before = unseen.error(start)
-    plain = seen.in_front(seen.aim - seen.other)
-    fits = solver.solve(plain, start, *RIDGES)
+    fits = solver.solve(seen.in_front(seen.aim - seen.other), start, *RIDGES)
     errors = [unseen.error(fit) for fit in fits]
-    chosen, passes = int(np.argmin(np.nan_to_num(errors, nan=np.inf))), 0
-    best, fit, ridge = errors[chosen], fits[chosen], RIDGES[chosen]
-    bent = np.isfinite(seen.low) or np.isfinite(seen.high)
-    for number in range(1, PASSES + 1 if bent else 1):
-        (fit,) = solver.solve(seen.wanted(fit), start, ridge)
+    chosen = int(np.argmin(np.nan_to_num(errors, nan=np.inf)))
+    fit, best, after = fits[chosen], fits[chosen], errors[chosen]
+    bent = np.isfinite(rows.low) or np.isfinite(rows.high)
+    for _ in range(PASSES if bent else 0):
+        (fit,) = solver.solve(seen.wanted(fit), start, RIDGES[chosen])
         error = unseen.error(fit)
-        if error < best:
-            best, passes = error, number
-    return ridge, passes, before, best
+        if error < after:
+            best, after = fit, error
+    before = unseen.error(start)
+    return (best, before, after) if after < before else (start, before, before)
 
 
 def fit_bias(
@@ -192,12 +180,13 @@ def fit_bias(
     With `other` weights these get their bias, and are taken if they are better.
     """
 
-    def shifted(fit: Fit, part: Rows) -> Fit:
-        missing = part.in_front(part.aim - part.predict(fit))
+    seen, unseen = rows.select(~held_out), rows.select(held_out)
+
+    def shifted(fit: Fit) -> Fit:
+        missing = seen.in_front(seen.aim - seen.predict(fit))
         return Fit(fit.matrix, fit.bias + missing.mean(axis=1, dtype=np.float64))
 
-    seen, unseen = rows.select(~held_out), rows.select(held_out)
     before = unseen.error(start)
-    tried = [(unseen.error(shifted(fit, seen)), fit) for fit in (start, other) if fit is not None]
-    after, best = min(tried, key=lambda found: found[0])
-    return (shifted(best, rows), before, after) if after < before else (start, before, before)
+    fits = [shifted(fit) for fit in (start, other) if fit is not None]
+    after, best = min(((unseen.error(fit), fit) for fit in fits), key=lambda found: found[0])
+    return (best, before, after) if after < before else (start, before, before)

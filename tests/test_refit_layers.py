@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from discedit_onnx.editing.refit import sampling
-from discedit_onnx.editing.refit.equations import Fit, Rows, fit_rows
+from discedit_onnx.editing.refit.equations import Fit, Rows, fit_bias, fit_rows
 from discedit_onnx.editing.refit.layers import find_layers
 from discedit_onnx.editing.refit.sampling import sample
 from discedit_onnx.graph.view import View
@@ -221,3 +221,24 @@ def test_errors_are_those_behind_the_scale():
     found, before, after = fit_rows(rows, held_out, Fit(fit.matrix + 1, fit.bias))
     assert after < 1e-3 * before
     np.testing.assert_allclose(found.matrix[..., 0], fit.matrix[..., 0], atol=0.05)
+
+
+@pytest.mark.parametrize("fit", [fit_rows, fit_bias])
+def test_what_is_held_out_is_in_no_fit(fit):
+    """Layers further on are judged by it: it has to be as new to them as any other image."""
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(2, 400, 4)).astype(np.float32)
+    matrix = draws.normal(size=(2, 4, 3))
+    none = np.zeros((1, 1, 1), np.float32)
+    aim = (x @ matrix + 1 + 0.01 * draws.normal(size=(2, 400, 3))).astype(np.float32)
+    held_out = np.arange(400) % 8 == 7
+    start = Fit(matrix + 1, np.zeros((2, 3)))
+    found, before, after = fit(Rows(x, aim, none, none + 1, -np.inf, np.inf), held_out, start)
+    assert after < before
+    drawn = np.repeat(np.flatnonzero(held_out), 2)[: held_out.sum()]
+    for values in (x, aim):  # half of the rows that are held out, each twice
+        values[:, held_out] = values[:, drawn]
+    again, *errors = fit(Rows(x, aim, none, none + 1, -np.inf, np.inf), held_out, start)
+    assert errors != [before, after]
+    np.testing.assert_array_equal(again.matrix, found.matrix)
+    np.testing.assert_array_equal(again.bias, found.bias)

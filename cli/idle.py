@@ -18,7 +18,7 @@ OF_DATA = ("preprocess", "labels", "class_map", "num_samples")
 """Options that say how --data is read."""
 
 OF_COMPONENTS = ("share", "count", "deviations", "witness", "no_refit")
-OF_FEATURES = ("method", "strength", "max_drop", *OF_COMPONENTS, "round_to")
+OF_FEATURES = ("method", "max_drop", *OF_COMPONENTS, "round_to")
 
 
 def given(names: Collection[str]) -> str | None:

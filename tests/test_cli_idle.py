@@ -22,7 +22,6 @@ def model(tmp_path):
         ("--level head --witness mpm", "--witness", "--level features"),
         ("--level head --no-refit", "--no-refit", "--level features"),
         ("--level output --max-drop 3", "--max-drop", "--level features"),
-        ("--level output --strength 2", "--strength", "--level features"),
         ("--method components --strength 2", "--strength", "another --method"),
         ("--max-drop 3", "--max-drop", "--data"),
         ("--num-samples 3", "--num-samples", "--data"),

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .session import cores
-from .tapped import LEAST
+from .tapped import LEAST, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def lanes_for(data: Dataset, size: int) -> int:
 def side_by_side(
     data: Dataset, model: TappedModel, size: int, start: int = 0
 ) -> Iterator[tuple[Batch, Observed]]:
-    """Parts of batches with what they gave, in the order of the samples.
+    """Batches, or parts of them, with what they gave, in the order of the samples.
 
     Parameters
     ----------
@@ -67,22 +68,27 @@ def side_by_side(
         If a sample can't be read, or the model fails.
     """
     lanes = len(model.bindings)
-    parts = data.batches(_part(data, model, size // lanes), start=start)
+    whole, parts = _division(data, model, size)
+    batches = data.batches(whole, start=start)
     if lanes == 1:
-        yield from ((part, model.observe(part.feeds)) for part in parts)
+        yield from ((batch, model.observe(batch.feeds)) for batch in batches)
         return
     pools = [ThreadPoolExecutor(1, f"discedit-lane-{lane}") for lane in range(lanes)]
-    waiting: deque[tuple[Batch, Future[list[list[npt.NDArray[Any]]]]]] = deque()
+    turn = cycle(range(lanes))
+    waiting: deque[tuple[Batch, list[Future[list[list[npt.NDArray[Any]]]]]]] = deque()
 
     def first() -> tuple[Batch, Observed]:
-        part, found = waiting.popleft()
-        return part, model.read(part.feeds, found.result())
+        batch, found = waiting.popleft()
+        return batch, model.read(batch.feeds, [piece for part in found for piece in part.result()])
 
     try:
-        for number, part in enumerate(parts):
-            lane = number % lanes
-            waiting.append((part, pools[lane].submit(model.run, part.feeds, lane)))
-            if len(waiting) > lanes:
+        for batch in batches:
+            runs = [
+                pools[lane].submit(model.run, part, lane)
+                for part, lane in zip(split(batch.feeds, parts), turn, strict=False)
+            ]
+            waiting.append((batch, runs))
+            if len(waiting) * parts > lanes:
                 yield first()
         while waiting:
             yield first()
@@ -91,16 +97,21 @@ def side_by_side(
             pool.shutdown(cancel_futures=True)
 
 
-def _part(data: Dataset, model: TappedModel, most: int) -> int:
-    """Samples in a part: few where the CPU gives second moments, for a part is one run then.
+def _division(data: Dataset, model: TappedModel, size: int) -> tuple[int, int]:
+    """Samples that are added up at a time, and in how many parts they are run.
 
-    Scalars of many pieces can be joined, and matrices can not; of values, a few parts are in
-    memory together.
+    What a batch gives is added up together, for that costs no more than for a part. But few samples
+    are run, and each time by one lane, where the CPU gives second moments: scalars of many pieces
+    can be joined, and matrices can not; of values, a few parts are in memory together.
     """
-    pieces = model.session.device == "cpu" and bool(model.second or model.positions)
-    if not pieces or model.batch is not None or not data.source.uniform or not len(data):
-        return most
+    lanes = len(model.bindings)
+    if not (model.second or model.positions):
+        return size, lanes
+    most = size // lanes
+    on_cpu = model.session.device == "cpu" and model.batch is None
+    if not on_cpu or not data.source.uniform or not len(data):
+        return most, 1
     (sample,) = data.take(np.zeros(1, np.int64)).batches(1)
     each = sum(values.nbytes for values in sample.feeds.values())
     least = max(MATRICES, BYTES // max(each, 1))
-    return next(n for n in range(min(least, most), most + 1) if most % n == 0)
+    return next(n for n in range(min(least, most), most + 1) if most % n == 0), 1

@@ -95,31 +95,36 @@ class GrowingSums:
     def add(self, features: npt.NDArray[np.floating], classes: npt.NDArray[np.integer]) -> None:
         """Add a batch (N, C, F) of images of these classes (N,).
 
-        Two passes: means, then products of what is left. All is taken relative to the first image
-        of its class, so a feature that never changes gets exactly its value as mean, and exactly 0
-        as comoment, and no class loses digits by what another one holds. What is there and the
-        batch are joined as by `combine`.
+        Class by class: a product with a matrix that says who is of which class takes 2 to 5 times
+        as long, for nearly all of what it multiplies is 0 (16 to 64 images of 1 to 64 classes).
         """
-        present, index, row, count = np.unique(
-            classes, return_index=True, return_inverse=True, return_counts=True
-        )
-        members = (row == np.arange(len(present))[:, None]).astype(np.float64)
-        before = self._count[present]
-        share = (count / (before + count))[:, None]
-        pairs = before[:, None] * share
-        for some in blocks(*features.shape[:2]):
-            values = np.moveaxis(features[:, some], -1, 0).astype(np.float64)
-            first = values[:, index]
-            values -= first[:, row]
-            mean = members @ values / count[:, None]
-            values -= mean[:, row]
-            mean += first
-            mean -= self._mean[:, present, some]
-            for (i, j), plane in zip(self._pairs, self._products, strict=True):
-                spread = members @ (values[i] * values[j]) + mean[i] * mean[j] * pairs
-                plane[present, some] += spread
-            self._mean[:, present, some] += mean * share
-        self._count[present] = before + count
+        planes = np.moveaxis(features, -1, 0)
+        for entry, count in zip(*np.unique(classes, return_counts=True), strict=True):
+            images = np.flatnonzero(classes == entry)
+            for some in blocks(len(planes) * count, features.shape[1]):
+                self._add(entry, some, planes[:, images, some])
+            self._count[entry] += count
+
+    def _add(self, entry: int, some: slice, values: npt.NDArray[np.floating]) -> None:
+        """Add some channels of images of one class, (F, N, channels).
+
+        Values are taken relative to the mean so far, so that a feature that never changes gets
+        exactly its value as mean, and exactly 0 as comoment. With n images before, what cancels
+        costs no more than a share 1 + N / n of what rounding costs anyway. Where there are none,
+        the mean is taken first, relative to the first image.
+        """
+        before, count, mean = self._count[entry], values.shape[1], self._mean[:, entry, some]
+        if not before:
+            first = values[:, 0].astype(np.float64)
+            mean[...] = first + (values - first[:, None]).mean(axis=1)
+        apart = values - mean[:, None]
+        shift = apart.sum(axis=1)
+        step = shift / (before + count)
+        for (i, j), plane in zip(self._pairs, self._products, strict=True):
+            spread = np.einsum("nc,nc->c", apart[i], apart[j])
+            spread -= shift[i] * step[j]
+            plane[entry, some] += spread
+        mean += step
 
 
 def blocks(images: int, channels: int) -> Iterator[slice]:

@@ -176,7 +176,15 @@ def _pieces(
     count = len(next(iter(feeds.values())))
     size = sum(values.nbytes for values in feeds.values())
     least = max(1, LEAST // lanes, cores() // lanes)
-    parts = max(1, min(count // least, size // (PIECE if lanes == 1 else BESIDE)))
+    return split(feeds, min(count // least, size // (PIECE if lanes == 1 else BESIDE)))
+
+
+def split(
+    feeds: Mapping[str, npt.NDArray[Any]], parts: int
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """A batch in equal parts, as many as are asked for and it has samples, but one at least."""
+    count = len(next(iter(feeds.values())))
+    parts = max(1, min(parts, count))
     for part in range(parts):
         rows = slice(count * part // parts, count * (part + 1) // parts)
         yield {name: values[rows] for name, values in feeds.items()}

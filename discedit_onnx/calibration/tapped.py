@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LEAST = 4
 """Samples that are run at a time on the CPU, at least, by all lanes together."""
 
-PIECE, BESIDE = 3 << 17, 1 << 16
+PIECE, BESIDE = 3 << 17, 1 << 17
 """Bytes of inputs run at a time on the CPU, at least, by a lane alone and by each of several: more
 take memory, and hardly less time."""
 

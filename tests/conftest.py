@@ -26,6 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+    from hypothesis import settings
+
+    settings.register_profile("patient", deadline=None)  # a busy machine stands still at times
+    settings.load_profile("patient")
+
 
 @pytest.fixture
 def steady_clock(monkeypatch):

@@ -57,7 +57,7 @@ both_ways = pytest.mark.parametrize("pair", [discrete, mixture])
 @both_ways
 @every_family
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_no_bound_on_moments_exceeds_total_variation(
     family: Family, pair: Callable[..., Pair], powers: tuple[int, ...], seed: int
 ) -> None:
@@ -73,7 +73,7 @@ def test_no_bound_on_moments_exceeds_total_variation(
 @both_ways
 @every_family
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_no_bound_on_bins_exceeds_total_variation(
     family: Family, pair: Callable[..., Pair], seed: int
 ) -> None:
@@ -98,7 +98,7 @@ def test_no_bound_on_bins_exceeds_total_variation(
 @both_ways
 @every_family
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_uncentred_fisher_sharp_threshold_histogram_truth(
     family: Family, pair: Callable[..., Pair], seed: int
 ) -> None:
@@ -125,7 +125,7 @@ def test_uncentred_fisher_sharp_threshold_histogram_truth(
 
 @pytest.mark.parametrize("bound", [*BOUNDS, hellinger_bound])
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_bounds_are_symmetric_in_the_laws(bound: Callable[..., np.ndarray], seed: int) -> None:
     values, p, q = discrete(rectified, seed, 100)
     there, back = population((values, p, q), (1, 2)), population((values, q, p), (1, 2))
@@ -147,7 +147,6 @@ def test_known_values() -> None:
 
 
 @given(seed=seeds)
-@settings(deadline=None)
 def test_sharp_is_attained(seed: int) -> None:
     """The extremal pair of T3: one common atom, and one more atom each, on either side of it."""
     rng = np.random.default_rng(seed)
@@ -258,7 +257,7 @@ def brute_force(
 
 @pytest.mark.parametrize("flat", [1.0, 0.1, 1e-3], ids=lambda flat: f"flatness {flat}")
 @given(seed=seeds)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_mpm_agrees_with_a_search_over_all_directions(flat: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     root_p, root_q = rng.normal(size=(2, 300, 2, 2)) * [[[[1.0]]], [[[flat]]]]
@@ -305,7 +304,7 @@ def test_robust_with_radii_of_nothing_is_mpm_and_falls_with_them() -> None:
 
 
 @given(seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_robust_holds_for_all_moments_inside_the_ellipsoids(seed: int) -> None:
     rng = np.random.default_rng(seed)
     root_p, root_q = rng.normal(size=(2, 200, 2, 2))

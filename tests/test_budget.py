@@ -64,7 +64,7 @@ def budgets() -> st.SearchStrategy[Budget]:
     return st.one_of(shares, left, counts, macs)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(NAMES), st.integers(0, 2**32 - 1), budgets(), st.sampled_from(RANKINGS),
     st.sampled_from([1, 1, 2, 4, 8]), st.integers(1, 3),
@@ -109,7 +109,7 @@ def test_what_is_asked_is_reached_and_no_step_too_many(
             assert not budget.met(cost.left(fewer), cost.total)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(NAMES), st.integers(0, 2**32 - 1), st.sampled_from(RANKINGS),
     st.integers(1, 9), st.integers(1, 9),

@@ -149,7 +149,7 @@ def test_the_difference_of_two_probabilities_exactly(
 
 
 @given(seed=seeds, error=st.sampled_from([0.3, 0.05, 1e-3, 1e-8, 1e-12]))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_the_difference_against_a_search_over_the_region(seed: int, error: float) -> None:
     rng = np.random.default_rng(seed)
     count_p, count_q = np.round(10.0 ** rng.uniform(0, 4, (2, 50))).astype(int)
@@ -219,7 +219,7 @@ def test_gap_and_spreads_hold(error: float) -> None:
 
 @every_certificate
 @given(seed=seeds, size=st.integers(0, 300))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_range_shape_and_type(name: str, seed: int, size: int) -> None:
     p, q, edges, _ = draw(scattered, seed, 12, size)
     found = CERTIFICATES[name](p.reshape(2, 3, 4, BINS), q.reshape(2, 3, 4, BINS), edges[:4], 0.05)
@@ -230,7 +230,7 @@ def test_range_shape_and_type(name: str, seed: int, size: int) -> None:
 
 @every_certificate
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_each_comparison_stands_alone(name: str, seed: int) -> None:
     p, q, edges, _ = draw(scattered, seed, 10, 80)
     whole = CERTIFICATES[name](p, q, edges, 0.05)
@@ -242,7 +242,7 @@ def test_each_comparison_stands_alone(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(CERTIFICATES) - {"histogram"}))
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_which_law_is_called_p_hardly_matters(name: str, seed: int) -> None:
     """`histogram` puts bins where both halves show the same on the side of Q, so it is left out."""
     p, q, edges, _ = draw(shifted, seed, 20, 100)
@@ -252,7 +252,7 @@ def test_which_law_is_called_p_hardly_matters(name: str, seed: int) -> None:
 
 @every_certificate
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_more_confidence_costs_and_more_images_gain(name: str, seed: int) -> None:
     p, q, edges, _ = draw(shifted, seed, 20, 200)
     loose, strict = (CERTIFICATES[name](p, q, edges, error) for error in (0.1, 1e-6))
@@ -263,7 +263,7 @@ def test_more_confidence_costs_and_more_images_gain(name: str, seed: int) -> Non
 
 
 @given(seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_certificate_lies_below_the_estimate(seed: int) -> None:
     p, q, edges, _ = draw(scattered, seed, 50, 150)
     share_p, share_q = (counts.sum(axis=0) / 150 for counts in (p, q))

@@ -51,7 +51,7 @@ def test_each_topology(name):
         check(coupling, removed)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_random_graphs(data):
     grower = Grower(data.draw)

@@ -41,7 +41,7 @@ problems = given(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @problems
 def test_errors_and_weights_are_those_of_least_squares(seed, components, width, outputs, unread):
     """Also after several removals."""
@@ -67,7 +67,7 @@ def test_errors_and_weights_are_those_of_least_squares(seed, components, width, 
         np.testing.assert_allclose(system.weights, best, atol=1e-6, rtol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @problems
 def test_elimination_is_greedy_and_its_errors_are_exact(seed, components, width, outputs, unread):
     """With two consumers, whose relative errors add up."""

@@ -118,7 +118,6 @@ def test_share_inverts_binomial_tails(hits, others):
         assert binom.cdf(hits, count, found.high) == pytest.approx(tail, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
 def test_area_counts_pairs(positive, negative):
     p, n = np.array(positive, float), np.array(negative, float)
@@ -168,7 +167,7 @@ def test_discriminant_does_not_divide_by_nothing():
     assert set(discriminant(x, np.array([0, 0, 1, 1, 2, 2])).top(x)) <= {0, 1, 2}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 99))
 def test_statistics_do_not_depend_on_batches(sizes, seed):
     rng = np.random.default_rng(seed)

@@ -62,9 +62,7 @@ dtypes = st.sampled_from(
 )
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(dtypes, st.lists(st.integers(0, 3), max_size=4), st.integers(0, 99))
 def test_any_values(tmp_path, dtype, shape, seed):
     values = np.random.default_rng(seed).normal(0, 50, shape).astype(dtype)

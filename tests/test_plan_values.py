@@ -87,7 +87,7 @@ def test_cut_and_updated_equals_masked_and_updated(name):
     check(name, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(RUNNABLE), st.integers(0, 2**32 - 1))
 def test_any_choice_with_any_values(topology, seed):
     check(topology.name, seed)

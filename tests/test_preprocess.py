@@ -146,7 +146,7 @@ KEYS = sorted(
 BASES = ({}, {"input_size": [1, 28, 28]}, {"size": {"shortest_edge": 28}}, {"size": 7})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(BASES),
     st.dictionaries(st.sampled_from(KEYS), json_values(), max_size=4),

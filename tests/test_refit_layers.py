@@ -101,7 +101,7 @@ def convolutions(draw, transposed=False):
     return node, normal(draw(st.integers(1, 3)), inputs, *each(3, 7)), weights
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(convolutions())
 def test_convolutions(case):
     node, x, weights = case
@@ -109,7 +109,7 @@ def test_convolutions(case):
     check([node], x, weights)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(convolutions(transposed=True))
 def test_transposed_convolutions(case):
     node, x, weights = case

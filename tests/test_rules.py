@@ -143,7 +143,7 @@ class Tracing:
         return len(free)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(reshapes(), st.data())
 def test_reshape(case, data):
     shape, target, open_batch = case
@@ -164,7 +164,7 @@ def test_reshape(case, data):
     tracing.check(batch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes(), st.data())
 def test_flatten(shape, data):
     axis = data.draw(st.integers(-len(shape), len(shape)))
@@ -173,7 +173,7 @@ def test_flatten(shape, data):
     Tracing(node, shape, carrying=carrying).check()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes(), st.data())
 def test_transpose(shape, data):
     attributes = {}
@@ -185,7 +185,7 @@ def test_transpose(shape, data):
     assert found == sum(shape[axis] for axis in wide)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(shapes(), st.data())
 def test_squeeze(shape, data):
     single = [axis for axis, length in enumerate(shape) if length == 1]
@@ -198,7 +198,7 @@ def test_squeeze(shape, data):
     Tracing(helper.make_node("Squeeze", inputs, ["y"]), shape, constants, carrying).check()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes(3), st.lists(st.integers(0, 3), min_size=1, max_size=2, unique=True))
 def test_unsqueeze(shape, axes):
     assume(max(axes) < len(shape) + len(axes))
@@ -207,7 +207,7 @@ def test_unsqueeze(shape, axes):
     Tracing(node, shape, [("axes", np.array(axes))], wide).check()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes(), st.data())
 def test_split(shape, data):
     axis = data.draw(st.integers(0, len(shape) - 1))
@@ -224,7 +224,7 @@ def test_split(shape, data):
     assert [len(part) for part in tracing.equations.parts] == sizes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes(3), st.integers(1, 4))
 def test_split_into_a_number_of_parts(shape, number):
     assume(-(-shape[0] // number) * (number - 1) < shape[0])  # else the last part is empty
@@ -232,7 +232,7 @@ def test_split_into_a_number_of_parts(shape, number):
     assert Tracing(node, shape, carrying={0}, outputs=number).check()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(2, 9), st.data())
 def test_slice_with_a_step(length, data):
     bounds = st.one_of(st.integers(-length - 2, length + 2), st.sampled_from([2**31 - 1, -(2**31)]))
@@ -253,7 +253,7 @@ def test_slice_with_a_step(length, data):
         assert free == length
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(2, 9), st.data())
 def test_slice_by_attributes(length, data):
     bounds = st.integers(-length - 2, length + 2)
@@ -266,7 +266,7 @@ def test_slice_by_attributes(length, data):
 # --- the matching of axes itself
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_matched_runs_hold_the_same_elements(data):
     before = data.draw(shapes(5))

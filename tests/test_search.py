@@ -67,7 +67,7 @@ def test_the_published_example():
     assert (round(low, 4), round(high, 4)) == (0.0569, 0.3404)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(*[st.integers(0, 60)] * 4)
 def test_intervals_hold_what_was_seen_and_turn_with_the_pair(a, b, c, d):
     if not a + b + c + d:

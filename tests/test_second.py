@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from discedit_onnx.calibration import second
@@ -40,7 +40,6 @@ def assert_near(found: SecondMoments, values: np.ndarray) -> None:
     st.integers(1, 5),
     st.sampled_from([0.0, 3.0, 1000.0]),
 )
-@settings(deadline=None)
 def test_values_in_any_parts_give_the_moments_of_all(seed, cuts, band, places, drift) -> None:
     """Also where the means of the parts lie far apart, as where classes come one by one."""
     rng = np.random.default_rng(seed)
@@ -60,7 +59,6 @@ def test_values_in_any_parts_give_the_moments_of_all(seed, cuts, band, places, d
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 70), st.integers(1, 70), st.integers(1, 300))
-@settings(deadline=None)
 def test_products_are_those_of_numpy(seed, rows, columns, length) -> None:
     """Also of rows among others, which do not lie side by side in memory."""
     rng = np.random.default_rng(seed)

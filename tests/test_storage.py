@@ -277,7 +277,6 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 fuzzed = settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -143,7 +143,7 @@ def test_zeroed_equals_masked(topology: Topology):
     equality(mask(coupling, silenced), zeroed, coupling).require()
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(st.sampled_from(RUNNABLE), st.data())
 def test_any_choice_can_be_removed(topology: Topology, data: st.DataObject):
     coupling = analyse(topology.build())

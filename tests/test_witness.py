@@ -111,7 +111,7 @@ def test_shape_type_and_range(name: str) -> None:
     ],
 )
 @given(seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_witnesses_are_ordered(smaller: str, larger: str, seed: int) -> None:
     moments = gather(*images(seed))
     assert (WITNESSES[smaller](moments) <= WITNESSES[larger](moments) + 1e-9).all()
@@ -119,7 +119,7 @@ def test_witnesses_are_ordered(smaller: str, larger: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", [*BOUNDS, CONFIDENT])
 @given(seed=seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_class_against_the_rest_on_the_images_seen(name: str, seed: int) -> None:
     """Moments of images are exact moments of the images' own law, so the bound holds for it."""
     rng = np.random.default_rng(seed)
@@ -136,7 +136,7 @@ def test_a_class_against_the_rest_on_the_images_seen(name: str, seed: int) -> No
 
 @every_witness
 @given(seed=seeds, batch=st.integers(1, 50))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_batch_size_does_not_matter(name: str, seed: int, batch: int) -> None:
     pixels, labels = images(seed)
     whole, parts = gather(pixels, labels), gather(pixels, labels, batch)
@@ -155,7 +155,7 @@ def test_the_block_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPat
 
 @every_witness
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_permuting_channels_and_classes_permutes_the_bounds(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     pixels, labels = images(seed)
@@ -167,7 +167,7 @@ def test_permuting_channels_and_classes_permutes_the_bounds(name: str, seed: int
 
 @every_witness
 @given(seed=seeds, exponent=st.integers(-10, 10))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_unit_does_not_matter(name: str, seed: int, exponent: int) -> None:
     pixels, labels = images(seed)
     found = WITNESSES[name](gather(pixels * 10.0**exponent, labels))
@@ -178,7 +178,7 @@ def test_the_unit_does_not_matter(name: str, seed: int, exponent: int) -> None:
 
 @every_witness
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_turning_the_sign_changes_the_sign_only(name: str, seed: int) -> None:
     pixels, labels = images(seed)
     there, back = gather(pixels, labels), gather(-pixels, labels)
@@ -188,7 +188,7 @@ def test_turning_the_sign_changes_the_sign_only(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", MAY_SHIFT)
 @given(seed=seeds, shift=st.floats(-30, 30))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_zero_does_not_matter_to_most(name: str, seed: int, shift: float) -> None:
     pixels, labels = images(seed)
     moved, there = gather(pixels + shift, labels), gather(pixels, labels)
@@ -316,7 +316,7 @@ def group(pixels: np.ndarray, labels: np.ndarray, *sides: tuple[int, ...]) -> Mo
 
 @every_witness
 @given(seed=seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_pairs_and_sets_are_what_moments_of_two_classes_would_give(name: str, seed: int) -> None:
     pixels, labels = images(seed)
     moments = gather(pixels, labels)
@@ -353,7 +353,7 @@ def test_sets_that_make_no_sense() -> None:
 
 
 @given(seed=seeds)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_rest_and_the_pool_are_those_of_the_images(seed: int) -> None:
     rng = np.random.default_rng(seed)
     pixels, labels = images(seed, number=60)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 BLOCK = 2**17
-"""Values of a feature that are worked on at a time: what is made on the way takes a few MB, and
+"""Values that are worked on at a time: what is made on the way takes a few MB, and
 smaller blocks take longer, for their calls (measured with 1,386 channels)."""
 
 

@@ -89,19 +89,34 @@ def test_parts_of_batches_that_run_side_by_side_are_added_in_order(model, data, 
     assert lanes.lanes_for(data, 7) == 1
 
 
-@pytest.mark.parametrize("wide", [0, 10**6])
-def test_second_moments_are_taken_of_small_parts_on_the_cpu_alone(model, data, wide, monkeypatch):
-    """A device is fed whole batches; what the graph gives of a piece stays in the cache here."""
-    monkeypatch.setattr(tapped, "WIDE", wide)
+def test_values_leave_the_graph_in_small_parts_on_the_cpu_alone(model, data, monkeypatch):
+    """A device is fed whole batches; here those of a few parts are in memory at a time."""
+    monkeypatch.setattr(tapped, "WIDE", 0)
     monkeypatch.setattr(lanes, "BYTES", 1)
     done: list[int] = []
     run = plan_run(model, data, TAPS, Wanted(second=True), batch_size=32)
     with open_run(model, run, device="cpu") as opened:
-        for device, first in (("cpu", lanes.MATRICES), ("coreml", 32 // len(opened.bindings))):
+        for device, first in (("cpu", lanes.VALUES), ("coreml", 32 // len(opened.bindings))):
             opened.session.device = device
             done.clear()
             gather(run, opened, progress=lambda n, _: done.append(n))
             assert done[0] == first
+
+
+def test_matrices_of_pieces_are_added_up_with_their_batch(model, data, monkeypatch):
+    want = gathered(model, data, wanted=Wanted(second=True), batch_size=8).second
+    monkeypatch.setattr(tapped, "BESIDE", 1)
+    done: list[int] = []
+    found = gathered(
+        model, data, wanted=Wanted(second=True), batch_size=32,
+        progress=lambda n, _: done.append(n),
+    ).second  # fmt: skip
+    assert done[0] == 32
+    for name, part in want.items():
+        assert found[name].count == part.count
+        np.testing.assert_allclose(found[name].mean, part.mean, rtol=1e-5, atol=1e-6)
+        size = np.sqrt(np.diag(part.comoment))
+        assert (np.abs(found[name].comoment - part.comoment) <= 1e-5 * np.outer(size, size)).all()
 
 
 def test_the_edges_are_quantiles_of_the_pilot(model, data):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from tiny_models import HEIGHT, TAPS, WIDTH, classifier
 
 from discedit_onnx.calibration import second, tapped
@@ -293,3 +298,62 @@ def test_every_node_is_read(opset, features, more):
         read |= {value.name for part in (graph, *inside) for value in part.output}
         idle = [node.output[0] for node in nodes if read.isdisjoint(node.output)]
         assert not idle
+
+
+@pytest.mark.parametrize("more", ["second", "positions"])
+def test_what_takes_turns_has_one_last_node(more):
+    for opset, last in ((11, []), (12, ["discedit_tap_done"])):
+        graph = augment(classifier(opset), GRIDS, **{more: GRIDS}, in_turn=True).graph
+        read = {name for node in graph.node for name in node.input}
+        read |= {value.name for value in graph.output}
+        assert [node.output[0] for node in graph.node if read.isdisjoint(node.output)] == last
+    assert augment(classifier(), GRIDS, in_turn=True) == augment(classifier(), GRIDS)
+
+
+def chain(layers: int) -> onnx.ModelProto:
+    """Convolutions one after the other, as wide as ONNX Runtime's blocks, each with a Relu."""
+    weights = np.random.default_rng(0).normal(size=(layers, 16, 16, 3, 3)).astype(np.float32) / 12
+    nodes = []
+    for i in range(layers):
+        nodes.append(helper.make_node("Conv", [f"h{i}", f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"h{i + 1}"]))
+    nodes.append(helper.make_node("GlobalAveragePool", [f"h{layers}"], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["y"]))
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "chain",
+        [info("h0", TensorProto.FLOAT, ["N", 16, 8, 8])],
+        [info("y", TensorProto.FLOAT, ["N", 16])],
+        [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("more", ["second", "positions"])
+def test_a_tensor_is_done_with_before_the_next_is_computed(more, tmp_path):
+    """Not at the end, when none of them is in the processor's cache, and all are in memory."""
+    layers = 6
+    taps = [Tap(f"h{i + 1}", 1, 16, 4, stride=2, product_stride=2) for i in range(layers)]
+    proto = augment(chain(layers), taps, **{more: taps}, in_turn=True)
+    for node in proto.graph.node:
+        node.name = node.output[0]
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "run")
+    inner = ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    inner.run(None, {"h0": np.ones((2, 16, 8, 8), np.float32)})
+    events = json.loads(Path(inner.end_profiling()).read_text())
+    ran = [e["name"] for e in events if e["name"].endswith("_kernel_time")]
+
+    def when(name: str) -> int:
+        (place,) = [i for i, one in enumerate(ran) if re.match(rf"{name}(_nchwc)?_kernel", one)]
+        return place
+
+    last = "second_left" if more == "second" else "positions"
+    layer = [i for i, one in enumerate(ran) if one.startswith(("c", "h"))]
+    assert len(layer) == layers
+    for i in range(layers - 1):
+        for part in ("mean_square_of", last):
+            assert layer[i] < when(f"discedit_tap{i}_{part}") < layer[i + 1]

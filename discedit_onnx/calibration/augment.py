@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from .taps import Tap
 
+MAX_OF_INTEGERS = 12
+"""Opset from which Max takes integers."""
+
 
 def augment(
     model: onnx.ModelProto,
@@ -30,6 +33,7 @@ def augment(
     positions: Sequence[Tap] = (),
     padded: bool = False,
     scores: str | None = None,
+    in_turn: bool = False,
 ) -> onnx.ModelProto:
     """Copy a model and give the copy per-image scalars of the tapped tensors as outputs.
 
@@ -57,6 +61,9 @@ def augment(
         Whether images may fill a batch up that are not to be seen in the second moments.
     scores
         An output (N, classes) of the model to append to the statistics.
+    in_turn
+        Whether to see to it that ONNX Runtime is done with a tensor before it computes the next,
+        also where more than statistics is wanted (and the opset is 12 or more).
 
     Returns
     -------
@@ -64,11 +71,11 @@ def augment(
         The copy. Its outputs are the model's own, then, if there are taps, one of float32
         (N, S C): for each of the S `statistics_of(features)` the channels of all taps in order,
         and then the scores. Statistics of float16, bfloat16 and double tensors are taken in
-        float32 too. Then, for each of `second`, the mean (length,), the centred co-moment (length,
-        length) and the number of positions that were looked at, (); and for each of `positions`
-        the float32 values, axes as in the tensor. With `second` and `padded` there is an input
-        `ROWS`, float32 (N,), which is 1 for the images of the batch that count and 0 for those
-        that fill it up.
+        float32 too. Then, for each of `second`, the mean (length, 1), the centred co-moment
+        (length, length) and the number of values that were looked at, length times that of the
+        positions, (); and for each of `positions` the float32 values, axes as in the tensor. With
+        `second` and `padded` there is an input `ROWS`, float32 (N,), which is 1 for the images of
+        the batch that count and 0 for those that fill it up.
 
     Raises
     ------
@@ -93,28 +100,44 @@ def augment(
         graph.node.append(helper.make_node("Flatten", [wide], [columns[-1]], axis=1))
     # ONNX Runtime walks back from its last node, and into the inputs that stand last first. In
     # this order it reduces a tensor as soon as it is there; in any other it keeps all to the end.
+    done: list[str] = []
     for number, tap in reversed([*enumerate(taps)]):
-        places = Places(tap, f"{prefix}{number}", opset, mask, padded)
+        stem = f"{prefix}{number}"
+        places = Places(tap, stem, opset, mask, padded)
+        results = [f"{stem}_{name}" for name in statistics]
         graph.node.extend(places.statistics(statistics))
         if tap in second:
             graph.node.extend(places.second_moments())
+            results += [f"{stem}_second_comoment", f"{stem}_second_size"]
         if tap in positions:
             graph.node.extend(places.positions())
+            results.append(f"{stem}_positions")
+        if in_turn and (second or positions) and opset >= MAX_OF_INTEGERS:
+            sizes = [f"{result}_done" for result in results]
+            graph.node.extend(map(_size, results, sizes))
+            done += sizes
     if columns:
         graph.node.append(helper.make_node("Concat", columns, [prefix], axis=1))
+    if done:  # nothing reads it, but it needs everything: the last node
+        graph.node.append(helper.make_node("Max", done, [f"{prefix}_done"]))
     if second and padded:
         graph.input.append(helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, [None]))
     numbers = {tap: number for number, tap in enumerate(taps)}
     added = [(prefix, 2)] if columns else []
     for tap in second:
         stem = f"{prefix}{numbers[tap]}_second"
-        added += [(f"{stem}_mean", 1), (f"{stem}_comoment", 2), (f"{stem}_count", 0)]
+        added += [(f"{stem}_mean", 2), (f"{stem}_comoment", 2), (f"{stem}_size", 0)]
     added += [(f"{prefix}{numbers[tap]}_positions", tap.rank) for tap in positions]
     graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank)
         for name, rank in added
     )
     return augmented
+
+
+def _size(tensor: str, size: str) -> onnx.NodeProto:
+    """What takes no time and needs a tensor."""
+    return helper.make_node("Size", [tensor], [size])
 
 
 def _free_prefix(graph: onnx.GraphProto) -> str:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .data import Batch, Dataset
     from .tapped import Observed, TappedModel
 
-MATRICES, BYTES = 8, 3 << 18
-"""Samples, and bytes of inputs, that are run at a time where the CPU gives second moments, at
-least: fewer cost time outside of the graph, more cost memory and the processor's cache."""
+VALUES, BYTES = 8, 3 << 18
+"""Samples, and bytes of inputs, that are run at a time where the CPU hands out values, at least:
+fewer cost time outside of the graph, more cost memory and the processor's cache."""
 
 
 def lanes_for(data: Dataset, size: int) -> int:
@@ -101,11 +101,11 @@ def _division(data: Dataset, model: TappedModel, size: int) -> tuple[int, int]:
     """Samples that are added up at a time, and in how many parts they are run.
 
     What a batch gives is added up together, for that costs no more than for a part. But few samples
-    are run, and each time by one lane, where the CPU gives second moments: scalars of many pieces
-    can be joined, and matrices can not; of values, a few parts are in memory together.
+    are run, and each time by one lane, where the CPU hands out values: those of a few parts are in
+    memory together.
     """
     lanes = len(model.bindings)
-    if not (model.second or model.positions):
+    if not model.positions:
         return size, lanes
     most = size // lanes
     on_cpu = model.session.device == "cpu" and model.batch is None
@@ -113,5 +113,5 @@ def _division(data: Dataset, model: TappedModel, size: int) -> tuple[int, int]:
         return most, 1
     (sample,) = data.take(np.zeros(1, np.int64)).batches(1)
     each = sum(values.nbytes for values in sample.feeds.values())
-    least = max(MATRICES, BYTES // max(each, 1))
+    least = max(VALUES, BYTES // max(each, 1))
     return next(n for n in range(min(least, most), most + 1) if most % n == 0), 1

@@ -264,35 +264,33 @@ class Places:
         tap, x = self.tap, f"{self.stem}_x"
         pick = [] if self.sparse == x else [_picked(x, self.sparse, tap.product_stride)]
         turned = self._second("turned")
-        length = helper.make_tensor("", TensorProto.FLOAT, [], [float(tap.length)])
-        some = self._some_deviations if self.padded or self.masked else self._all_deviations
+        some, size = self._all_deviations, "size"
+        if self.padded or self.masked:
+            some, size = self._some_deviations, "elements"
         return [
             *pick,
             helper.make_node(
                 "Transpose", [self.sparse], [turned], perm=[tap.axis, 0, *tap.reduced]
             ),
-            self._constant("length", length),
-            self._node("Size", ["turned"], "size"),
-            self._node("Cast", ["size"], "elements", to=TensorProto.FLOAT),
-            self._node("Div", ["elements", "length"], "positions"),
+            self._node("Size", ["turned"], "places"),
+            self._node("Cast", ["places"], size, to=TensorProto.FLOAT),
             *some(),
             self._node("Transpose", ["left"], "right", perm=[1, 0]),
             self._node("MatMul", ["left", "right"], "comoment"),
         ]
 
     def _all_deviations(self) -> list[onnx.NodeProto]:
-        """Nodes for mean, deviations from it (`left`) and count, where every position counts."""
+        """Nodes for mean and deviations from it (`left`), where every position counts."""
         return [
-            *self._shapes("flat", "row"),
+            *self._shapes("flat"),
             self._node("Reshape", ["turned", "flat"], "values"),
-            *self._average(self._second("values"), self._second("mean")),
-            self._node("Reshape", ["mean", "row"], "shift"),
-            self._node("Sub", ["values", "shift"], "left"),
-            self._node("Identity", ["positions"], "count"),
+            *self._average(self._second("values"), self._second("mean"), keep=1),
+            self._node("Sub", ["values", "mean"], "left"),
         ]
 
     def _some_deviations(self) -> list[onnx.NodeProto]:
-        """The same where some do not: images that fill a batch up, and tokens that a mask leaves.
+        """The same, and the size, where some do not: images that fill a batch up, and tokens that a
+        mask leaves.
 
         They are multiplied by 0, before the mean and after it.
         """
@@ -311,7 +309,7 @@ class Places:
             self._node("Reshape", ["turned", "by_image"], "x"),
             self._node("Mul", ["x", "weights"], "kept"),
             self._node("Reshape", ["kept", "flat"], "values"),
-            *self._average(self._second("values"), self._second("sum")),
+            *self._average(self._second("values"), self._second("sum"), keep=1),
             # The share of the positions that count: averages over all are too small by it.
             self._node("ReduceMean", ["weights"], "share", keepdims=0),
             self._node("Div", ["sum", "share"], "mean"),
@@ -319,7 +317,7 @@ class Places:
             self._node("Sub", ["x", "shift"], "apart"),
             self._node("Mul", ["apart", "weights"], "centred"),
             self._node("Reshape", ["centred", "flat"], "left"),
-            self._node("Mul", ["positions", "share"], "count"),
+            self._node("Mul", ["elements", "share"], "size"),
         ]
 
     def _shapes(self, *names: str) -> list[onnx.NodeProto]:

@@ -80,6 +80,21 @@ class SecondMoments:
         """No positions seen."""
         return cls(0, np.zeros(channels), np.zeros((channels, channels)))
 
+    @classmethod
+    def pooled(
+        cls,
+        means: npt.NDArray[np.floating],
+        comoments: npt.NDArray[np.floating],
+        counts: npt.NDArray[np.floating],
+    ) -> SecondMoments:
+        """Those of K pieces together: of their means (K, C), co-moments (K, C, C), counts (K,)."""
+        whole = counts.astype(np.float64).round()
+        count = whole.sum()
+        mean: FloatArray = (whole @ means.astype(np.float64)) / max(count, 1)
+        apart = means - mean
+        between = (apart * whole[:, None]).T @ apart
+        return cls(int(count), mean, comoments.sum(axis=0, dtype=np.float64) + between)
+
     @property
     def uncentred(self) -> FloatArray:
         """Mean of x x' as it is, (C, C)."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .editing.forgetting.classes import find_class
-from .editing.search import wilson
 from .editing.verify import random_feeds
 from .errors import DataError, UsageError
 from .evaluation import predict
 from .graph.view import View
+from .intervals import wilson
 from .latency import latencies
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from .editing.budget import Budget
     from .model import Model
 
-CONFIDENCE = 0.95
 Z = 1.959963984540054
-"""The normal law's quantile for two sides at that confidence."""
+"""The normal law's quantile for two sides at `intervals.CONFIDENCE`."""
 
 Unit = Literal["share", "bytes", "ratio"]
 
@@ -128,7 +127,7 @@ class Verdict:
     at_least
         Whether the limit is a least value.
     interval
-        Confidence interval of the value, at `CONFIDENCE`; None where there is none.
+        Confidence interval of the value, at `intervals.CONFIDENCE`; None where there is none.
     """
 
     gate: str
@@ -253,7 +252,8 @@ def _share(right: NDArray[np.bool_], subject: str) -> tuple[float, tuple[float, 
     if not len(right):
         raise UsageError(f"{subject}: --data has no such images")
     hits = int(right.sum())
-    return hits / len(right), wilson(hits, len(right), CONFIDENCE)
+    low, high = wilson(hits, len(right)).tolist()
+    return hits / len(right), (low, high)
 
 
 def _drop(most: float, before: NDArray[np.bool_], after: NDArray[np.bool_], words: str) -> Verdict:

@@ -14,9 +14,6 @@ from types import SimpleNamespace
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 import discedit_onnx as dx
 from discedit_onnx.calibration.taps import Tap
@@ -141,20 +138,6 @@ def test_the_same_figures_everywhere():
     for figure in ("a" * 64, "b" * 64, "c" * 64, "graph output", "linear probe"):
         assert figure in page
         assert figure in text
-
-
-@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=6))
-def test_intervals_are_those_of_wilson(pairs):
-    count = np.array([max(pair) for pair in pairs])
-    hits = np.array([float(min(pair)) for pair in pairs])
-    for found, k, n in zip(build.accuracies(hits, count), hits, count, strict=True):
-        if not n:
-            assert found is None
-            continue
-        expected = binomtest(int(k), int(n)).proportion_ci(build.CONFIDENCE, "wilson")
-        assert found.low == pytest.approx(expected.low, abs=1e-9)
-        assert found.high == pytest.approx(expected.high, abs=1e-9)
-        assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 def scores(channels: int, classes: int, layers: int = 2) -> Scores:

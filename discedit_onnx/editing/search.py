@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from ..calibration.runner import run_batches
 from ..calibration.session import open_session
 from ..errors import DataError, GateError, UsageError
 from ..graph.cost import ParameterCount
+from ..intervals import newcombe, wilson_of_loss
 from .budget import Budget, cut_off, give_back
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ SHARE = 4
 """Of so many samples one is kept for validation where no others are given for it."""
 RESOLUTION = 0.01
 """Share of the parameters that the search ends at."""
-CONFIDENCE = 0.95
 BATCH = 64
 
 
@@ -222,56 +221,3 @@ class _Judge:
         before, after = float(self._right.mean()), float(right.mean())
         drop = Drop(before, after, *self._interval(self._right, right))
         return Candidate(edit, edit.macs[1], edit.proto.ByteSize(), drop)
-
-
-def wilson(hits: int, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson, 1927)."""
-    from scipy.special import ndtri
-
-    z = float(ndtri(0.5 + confidence / 2))
-    share = hits / count
-    middle = share + z * z / (2 * count)
-    reach = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
-
-
-def wilson_of_loss(
-    before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Interval of the share of samples on which two models differ; `before` is all true."""
-    return wilson(int((~after).sum()), len(before), confidence)
-
-
-def newcombe(
-    before: NDArray[np.bool_], after: NDArray[np.bool_], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Interval of the difference of two proportions of the same samples.
-
-    Newcombe, "Improved confidence intervals for the difference between binomial proportions based
-    on paired data", Statistics in Medicine 1998, method 10: score intervals of each, with the
-    correlation of the two.
-
-    Parameters
-    ----------
-    before, after
-        Whether each sample is right, shape (samples,).
-    confidence
-        Of the interval.
-    """
-    n = len(before)
-    a, b = int((before & after).sum()), int((before & ~after).sum())
-    c, d = int((~before & after).sum()), int((~before & ~after).sum())
-    p, q = (a + b) / n, (a + c) / n
-    low_p, high_p = wilson(a + b, n, confidence)
-    low_q, high_q = wilson(a + c, n, confidence)
-    margins = (a + b) * (c + d) * (a + c) * (b + d)
-    excess = float(a * d - b * c)
-    if excess > 0:
-        excess = max(excess - n / 2, 0)
-    phi = excess / math.sqrt(margins) if margins else 0.0
-
-    def reach(one: float, two: float) -> float:
-        return math.sqrt(max(one * one - 2 * phi * one * two + two * two, 0.0))
-
-    return p - q - reach(p - low_p, high_q - q), p - q + reach(high_p - p, q - low_q)

@@ -14,6 +14,7 @@ from ..editing.plan_file import digest
 from ..environment import PACKAGES
 from ..errors import DataError
 from ..graph.coupling import analyse
+from ..intervals import wilson
 from ..model import load
 from .figures import (
     Accuracy,
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..scoring.saliency import Scores
     from .figures import ForgettingFacts, Latency, Run, Search
-
-CONFIDENCE = 0.95
-"""Of each interval on its own."""
 
 MOST_BOUNDS = 100_000
 """Bounds of single channels in a report, so that a browser opens it at once."""
@@ -137,22 +135,14 @@ def versions() -> dict[str, str]:
 def accuracies(hits: NDArray[np.float64], count: NDArray[np.int64]) -> list[Accuracy | None]:
     """Shares with Wilson's intervals; None where there are no images.
 
-    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
-
     Parameters
     ----------
     hits, count
         Shape (K,).
     """
-    from scipy.special import ndtri
-
-    z = float(ndtri((1 + CONFIDENCE) / 2))
-    n = np.maximum(count, 1).astype(np.float64)
-    share = hits / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
-    rows = zip(share.tolist(), low.tolist(), high.tolist(), count.tolist(), strict=True)
+    n = np.maximum(count, 1)
+    low, high = wilson(hits, n)
+    rows = zip((hits / n).tolist(), low.tolist(), high.tolist(), count.tolist(), strict=True)
     return [Accuracy(*row) if row[-1] else None for row in rows]
 
 

@@ -53,7 +53,7 @@ class Accuracy:
     value
         The share.
     low, high
-        Wilson's interval at `build.CONFIDENCE`.
+        Wilson's interval at `intervals.CONFIDENCE`.
     images
         How many it rests on.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -357,3 +358,23 @@ def test_a_tensor_is_done_with_before_the_next_is_computed(more, tmp_path):
     for i in range(layers - 1):
         for part in ("mean_square_of", last):
             assert layer[i] < when(f"discedit_tap{i}_{part}") < layer[i + 1]
+
+
+@pytest.mark.parametrize("library", ["glibc", "musl"])
+def test_memory_is_given_back_where_the_c_library_would_keep_it(library, monkeypatch):
+    """Once the session is open: that is when much of it was freed."""
+    seen: list[tuple[str, int]] = []
+    has = {"malloc_trim": lambda pad: seen.append(("trim", pad))} if library == "glibc" else {}
+    monkeypatch.setattr(tapped.sys, "platform", "linux")
+    monkeypatch.setattr(tapped.ctypes, "CDLL", lambda name: SimpleNamespace(**has))
+    opening = tapped.open_session
+
+    def opened(*args, **settings):
+        session = opening(*args, **settings)
+        seen.append(("open", 0))
+        return session
+
+    monkeypatch.setattr(tapped, "open_session", opened)
+    with open_tapped(classifier(), TAPS, device="cpu") as found:
+        found.observe(images(2))
+    assert seen == [("open", 0), ("trim", 0)][: 1 + len(has)]

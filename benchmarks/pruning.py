@@ -38,6 +38,7 @@ from discedit_onnx.editing.rounds import in_rounds
 from discedit_onnx.errors import DisceditError
 from discedit_onnx.graph.cost import count_parameters
 from discedit_onnx.graph.coupling import analyse
+from discedit_onnx.scoring.witness import WITNESSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +53,8 @@ SAMPLES = Path(__file__).parents[1] / "sample_models"
 DATA = SAMPLES / "fashion_mnist"
 MODELS = ("fashion_resnet20", "fashion_vgg", "fashion_mobilenet")
 CHOICES = (
-    "least-squares", "fisher", "sharp", "quadratic", "histogram", "energy", "fisher*energy",
-    "least-squares*fisher^0.5", "l1", "l2", "random",
+    "least-squares", *WITNESSES, "energy", "fisher*energy", "least-squares*fisher^0.5",
+    "l1", "l2", "random",
 )  # fmt: skip
 REFITS = ("off", "bias", "channel", "patch")
 BATCH = 250

@@ -86,3 +86,21 @@ def test_moments_are_whole_each_time_they_are_asked_for() -> None:
         begin = {3: 0, 5: 3, 9: 5}[end]
         gathered.add_second({"y": Positions(values[begin:end])})
         assert_near(gathered.moments.second["y"], values[:end])
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 6), min_size=1, max_size=6))
+def test_pieces_are_pooled_and_those_without_a_position_are_nothing(seed, sizes):
+    generator = np.random.default_rng(seed)
+    values = [generator.normal(3, 2, size=(1, CHANNELS, size)) for size in sizes]
+    found = [exact(x) if x.size else (np.full(CHANNELS, np.nan),) * 2 for x in values]
+    pooled = SecondMoments.pooled(
+        np.stack([mean for mean, _ in found]),
+        np.stack([np.broadcast_to(part, (CHANNELS, CHANNELS)) for _, part in found]),
+        np.array(sizes, np.float32),
+    )
+    if not sum(sizes):
+        assert pooled.count == 0
+        assert not pooled.mean.any()
+        assert not pooled.comoment.any()
+        return
+    assert_near(pooled, np.concatenate(values, axis=2))

@@ -87,13 +87,18 @@ class SecondMoments:
         comoments: npt.NDArray[np.floating],
         counts: npt.NDArray[np.floating],
     ) -> SecondMoments:
-        """Those of K pieces together: of their means (K, C), co-moments (K, C, C), counts (K,)."""
+        """Those of K pieces together: of their means (K, C), co-moments (K, C, C), counts (K,).
+
+        A piece without a position, all of whose tokens a mask leaves, has no mean.
+        """
         whole = counts.astype(np.float64).round()
         count = whole.sum()
+        if not whole.all():
+            there = whole > 0
+            means, comoments, whole = means[there], comoments[there], whole[there]
         mean: FloatArray = (whole @ means.astype(np.float64)) / max(count, 1)
-        apart = means - mean
-        between = (apart * whole[:, None]).T @ apart
-        return cls(int(count), mean, comoments.sum(axis=0, dtype=np.float64) + between)
+        apart = np.sqrt(whole)[:, None] * (means - mean)
+        return cls(int(count), mean, comoments.sum(axis=0, dtype=np.float64) + apart.T @ apart)
 
     @property
     def uncentred(self) -> FloatArray:

@@ -113,9 +113,10 @@ def augment(
             graph.node.extend(places.positions())
             results.append(f"{stem}_positions")
         if in_turn and (second or positions) and opset >= MAX_OF_INTEGERS:
-            sizes = [f"{result}_done" for result in results]
-            graph.node.extend(map(_size, results, sizes))
-            done += sizes
+            # The size of a tensor takes no time, and needs the tensor.
+            sizes = [helper.make_node("Size", [name], [f"{name}_done"]) for name in results]
+            graph.node.extend(sizes)
+            done += [size.output[0] for size in sizes]
     if columns:
         graph.node.append(helper.make_node("Concat", columns, [prefix], axis=1))
     if done:  # nothing reads it, but it needs everything: the last node
@@ -133,11 +134,6 @@ def augment(
         for name, rank in added
     )
     return augmented
-
-
-def _size(tensor: str, size: str) -> onnx.NodeProto:
-    """What takes no time and needs a tensor."""
-    return helper.make_node("Size", [tensor], [size])
 
 
 def _free_prefix(graph: onnx.GraphProto) -> str:

@@ -206,7 +206,9 @@ def command(
     reporting.check(report_to, force)
     if gathered is None and level == "features":
         gathered = inputs.gather(samples)
-    edit = dx.forget(loaded, gathered, chosen, way, data=samples, device=device)
+    edit = dx.forget(
+        loaded, gathered, chosen, way, data=samples, device=device, batch_size=batch_size
+    )
     given = None if file is None else gathered
     save_with_manifest(edit, output, force, given, samples, data, device)
     forgotten = [names[k] for k in chosen]

@@ -171,7 +171,7 @@ def command(
     with screen.progress("pruning") as progress:
         pruner = Pruner(
             loaded, coupling, gathered, samples, wanted.kind, criterion, join, ranking, limits,
-            refit, data.seed, device, progress,
+            refit, data.seed, device, progress, batch_size,
         )  # fmt: skip
         if hunt is not None and validation is not None:
             found = search(pruner, validation, hunt.max_drop / 100)

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 import discedit_onnx as dx
+from discedit_onnx.calibration.data import Dataset
 from discedit_onnx.calibration.gathering import Wanted
 from discedit_onnx.editing.forgetting.components import Amount
 from discedit_onnx.editing.forgetting.erasers import leace_eraser, svd_eraser
@@ -173,7 +174,7 @@ def test_a_drop_within_the_error_of_few_images_is_taken_where_there_is_none_smal
     start = np.ones(225, bool)
 
     def search(made):
-        judge = Known(None, None, [0], 0.01)
+        judge = Known(None, None, [0], 0.01, "cpu", 64)
         return search_strength(judge, lambda strength: made.get(strength, made[0.25]))
 
     def wrong(number):
@@ -214,8 +215,8 @@ def test_leace_leaves_no_difference_of_means(model, data):
     view = View(model.proto)
     head = find_head(view, "logits", 10)
     layers = [layer for layer, _ in later_layers(view, head)]
-    edits = leace_eraser(view, head, data, [GONE], "cpu")(1.0)
-    rows = gather_rows(view, layers, data, [GONE], "cpu")
+    edits = leace_eraser(view, head, data, [GONE], "cpu", 64)(1.0)
+    rows = gather_rows(view, layers, data, [GONE], "cpu", 64)
     for edit, (retained, gone) in zip(edits, rows, strict=True):
         before = gone.mean - retained.mean
         after = before @ edit.before
@@ -228,9 +229,9 @@ def test_the_svd_is_the_formula_of_the_paper(model, data):
     view = View(model.proto)
     head = find_head(view, "logits", 10)
     edit = next(
-        edit for edit in svd_eraser(view, head, data, [GONE], "cpu")(1.0) if edit.layer == head
+        edit for edit in svd_eraser(view, head, data, [GONE], "cpu", 64)(1.0) if edit.layer == head
     )
-    features, labels = gather_features(model.proto, head, data, "cpu")
+    features, labels = gather_features(model.proto, head, data, "cpu", 64)
     scaled = []
     for rows, scale in ((features[labels != GONE], 100.0), (features[labels == GONE], 3.0)):
         _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
@@ -441,3 +442,18 @@ def test_the_command(run, few, tmp_path):
         result = run("forget", path, "--class", 1, "--moments", "none", *words)
         assert result.exit_code in (2, 4)
         assert says in result.stderr or "none" in result.stderr
+
+
+@pytest.mark.parametrize("way", [Way(), Way(method="leace", remove=True), Way(refit_head=True)])
+def test_as_many_images_are_run_at_a_time_as_asked_for(model, data, way, monkeypatch):
+    sizes = set()
+    batches = Dataset.batches
+
+    def spied(self, size, *args, **named):
+        sizes.add(min(size, len(self)))
+        return batches(self, size, *args, **named)
+
+    monkeypatch.setattr(Dataset, "batches", spied)
+    few = data.take(np.arange(0, len(data), 4))
+    dx.forget(model, None, [GONE], way, data=few, device="cpu", batch_size=40)
+    assert max(sizes) == 40  # the proof takes 32

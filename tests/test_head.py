@@ -156,7 +156,7 @@ def test_accuracy_is_that_of_the_model(proto, shape, tmp_path):
     assert counts[gone] < len(x)
     view = View(model.proto)
     head = find_head(view, data.classifier.output, CLASSES)
-    judge = Judge(scores_of(view, data.classifier.output, head), data, [gone], 0.01, "cpu")
+    judge = Judge(scores_of(view, data.classifier.output, head), data, [gone], 0.01, "cpu", 64)
     trial, _ = judge.measure(proto, 0.0)
     assert (trial.forget, trial.retain) == (1, 1)
     seen = observe(Subject.of(model, CLASSES, [gone]), data, device="cpu")

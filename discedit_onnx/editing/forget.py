@@ -70,6 +70,7 @@ def forget(
     *,
     data: Dataset | None = None,
     device: str = "auto",
+    batch_size: int = 64,
 ) -> Forgetting:
     """Make a model forget some classes.
 
@@ -89,6 +90,8 @@ def forget(
         projection: the strength is then the default one, and the proof runs on random inputs.
     device
         "auto", "cpu", "cuda" or "cuda:N".
+    batch_size
+        Images at a time; what comes out does not depend on it, but by rounding.
 
     Returns
     -------
@@ -110,9 +113,9 @@ def forget(
     """
     way.check_sources(moments is not None, data is not None)
     if data is not None:
-        data = _labelled(model, data, device)
+        data = _labelled(model, data, device, batch_size)
     if way.level == "features" and moments is None and data is not None:
-        moments = calibrate(model, data, taps_of(model), device=device)
+        moments = calibrate(model, data, taps_of(model), device=device, batch_size=batch_size)
     coupling = analyse(model.proto)
     names, chosen = find_columns(model, moments, classes, data)
     known = classifier_of(model)
@@ -120,7 +123,7 @@ def forget(
     require_alone(coupling.view, head, known.num_classes)
     if way.level == "features":
         _require_both(way, moments, data, chosen)
-    edit = _done(Job(model, coupling, head, way, chosen, moments, data, device))
+    edit = _done(Job(model, coupling, head, way, chosen, moments, data, device, batch_size))
     plan = replace(
         edit.plan,
         moments="" if moments is None else hash_of(moments),
@@ -129,13 +132,15 @@ def forget(
     return replace(edit, plan=plan)
 
 
-def _labelled(model: Model, data: Dataset, device: str) -> Dataset:
+def _labelled(model: Model, data: Dataset, device: str, batch_size: int) -> Dataset:
     """The data with the model's own labels where those are asked for."""
     from ..evaluation import predict
 
     data.require_fit(model)
     data.require_labels("forgetting")
-    return predict(model, data, device=device) if data.predicted else data
+    if not data.predicted:
+        return data
+    return predict(model, data, device=device, batch_size=batch_size)
 
 
 def _require_both(

@@ -49,6 +49,7 @@ def prune(
     inside_heads: bool = False,
     data: Dataset | None = None,
     device: str = "auto",
+    batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Edit:
     """Remove components of a model, and refit what is left of it.
@@ -96,6 +97,8 @@ def prune(
         random inputs where there are none. No labels are needed for these.
     device
         "auto", "cpu", "cuda" or "cuda:N".
+    batch_size
+        Samples at a time where moments are gathered.
     progress
         Called with steps done and steps in all, of each part of the work in turn.
 
@@ -129,10 +132,10 @@ def prune(
     check_criterion(criterion, join)
     cost = check_request(model, coupling, wanted, limits, refit, device)
     if moments is None and data is not None and needs_moments(criterion):
-        moments = calibrate(model, data, taps_of(model), device=device)
+        moments = calibrate(model, data, taps_of(model), device=device, batch_size=batch_size)
     pruner = Pruner(
         model, coupling, moments, data, wanted.kind, criterion, join, ranking, limits, refit, seed,
-        device, progress,
+        device, progress, batch_size,
     )  # fmt: skip
     return pruner.edit(in_rounds(pruner, wanted, cost, rounds))
 

@@ -55,7 +55,7 @@ class Pruner:
         What there is to look at.
     kind
         Of the budget.
-    criterion, join, ranking, limits, refit, seed, device, progress
+    criterion, join, ranking, limits, refit, seed, device, progress, batch_size
         As in `prune`.
     """
 
@@ -72,6 +72,7 @@ class Pruner:
     seed: int
     device: str
     progress: Callable[[int, int], None] | None
+    batch_size: int = 64
 
     @cached_property
     def batches(self) -> Batches | None:
@@ -93,8 +94,9 @@ class Pruner:
         moments = self.moments
         if needs_moments(self.criterion) and current is not self.model and self.data is not None:
             moments = calibrate(
-                current, self.data, taps_of(current), device=self.device, progress=self.progress
-            )
+                current, self.data, taps_of(current),
+                device=self.device, batch_size=self.batch_size, progress=self.progress,
+            )  # fmt: skip
         found = [self._factor(part, current, its, moments) for part in parts]
         if len(parts) == 1 and parts[0].power == 1:
             return found[0]

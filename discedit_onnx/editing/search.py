@@ -27,7 +27,6 @@ SHARE = 4
 """Of so many samples one is kept for validation where no others are given for it."""
 RESOLUTION = 0.01
 """Share of the parameters that the search ends at."""
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def search(pruner: Pruner, validation: Dataset, max_drop: float) -> Search:
         If no pruned model stays within the drop.
     """
     measure = "accuracy" if has_labels(validation) else "agreement"
-    judge = _Judge(pruner.model.proto, validation, measure, pruner.device)
+    judge = _Judge(pruner, validation, measure)
     cost = ParameterCount(pruner.coupling)
     order = pruner.order
     tried: dict[bytes, Candidate] = {}
@@ -201,18 +200,17 @@ def _found(tried: list[Candidate], max_drop: float, measure: str, samples: int) 
 class _Judge:
     """The dense model's answers, and what others lose against them."""
 
-    def __init__(self, dense: onnx.ModelProto, data: Dataset, measure: str, device: str) -> None:
-        self._data, self._device = data, device
-        answers = self._answers(dense)
+    def __init__(self, pruner: Pruner, data: Dataset, measure: str) -> None:
+        self._data, self._device, self._batch_size = data, pruner.device, pruner.batch_size
+        answers = self._answers(pruner.model.proto)
         self._truth = data.labels if measure == "accuracy" else answers
         self._interval = newcombe if measure == "accuracy" else wilson_of_loss
         self._right = answers == self._truth
 
     def _answers(self, proto: onnx.ModelProto) -> NDArray[np.int64]:
         with open_session(proto, self._device) as session:
-            batches = run_batches(
-                session, [self._data.classifier.output], self._data, batch_size=BATCH
-            )
+            names = [self._data.classifier.output]
+            batches = run_batches(session, names, self._data, batch_size=self._batch_size)
             return np.concatenate([logits.argmax(axis=1) for (logits,), _ in batches])
 
     def look_at(self, edit: Edit) -> Candidate:

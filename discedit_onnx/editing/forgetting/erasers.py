@@ -32,7 +32,12 @@ RIDGE = 1e-3
 
 
 def svd_eraser(
-    view: View, head: Layer, data: Dataset, forgotten: Sequence[int], device: str
+    view: View,
+    head: Layer,
+    data: Dataset,
+    forgotten: Sequence[int],
+    device: str,
+    batch_size: int,
 ) -> Callable[[float], list[LayerEdit]]:
     """Per-layer projection by the singular vectors of retained and of forgotten inputs.
 
@@ -49,7 +54,7 @@ def svd_eraser(
     layers = [
         each for each in exact_layers(view) if each.groups == 1 and each.op != "ConvTranspose"
     ]
-    gathered = gather_rows(view, layers, data, forgotten, device)
+    gathered = gather_rows(view, layers, data, forgotten, device, batch_size)
 
     def edits(strength: float) -> list[LayerEdit]:
         made = []
@@ -74,7 +79,12 @@ def _importance(rows: SecondMoments, scale: float) -> NDArray[np.float64]:
 
 
 def leace_eraser(
-    view: View, head: Layer, data: Dataset, forgotten: Sequence[int], device: str
+    view: View,
+    head: Layer,
+    data: Dataset,
+    forgotten: Sequence[int],
+    device: str,
+    batch_size: int,
 ) -> Callable[[float], list[LayerEdit]]:
     """Least-squares concept erasure in front of the later layers.
 
@@ -88,7 +98,7 @@ def leace_eraser(
         From a strength to edits, without the head.
     """
     layers = [layer for layer, _ in later_layers(view, head)]
-    gathered = gather_rows(view, layers, data, forgotten, device)
+    gathered = gather_rows(view, layers, data, forgotten, device, batch_size)
 
     def edits(strength: float) -> list[LayerEdit]:
         made = []

@@ -38,8 +38,8 @@ def gather_rows(
     layers: Sequence[Layer],
     data: Dataset,
     forgotten: Sequence[int],
-    device: str = "auto",
-    batch_size: int = 64,
+    device: str,
+    batch_size: int,
 ) -> list[tuple[SecondMoments, SecondMoments]]:
     """Retained and forgotten rows (`Layer.rows`) of layers of one group, a batch at a time.
 
@@ -72,7 +72,7 @@ def gather_rows(
 
 
 def gather_features(
-    proto: onnx.ModelProto, head: Layer, data: Dataset, device: str = "auto", batch_size: int = 64
+    proto: onnx.ModelProto, head: Layer, data: Dataset, device: str, batch_size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """What a head reads, a mean over places, (N, C); and the labels, (N,)."""
     found, seen = [], []

@@ -57,7 +57,7 @@ class Job:
         How classes are forgotten.
     columns
         Of the head, one for each class that goes.
-    moments, data, device
+    moments, data, device, batch_size
         As in `forget`; moments at level features only need to be there.
     """
 
@@ -69,6 +69,7 @@ class Job:
     moments: Moments | None
     data: Dataset | None
     device: str
+    batch_size: int
 
     @property
     def view(self) -> View:
@@ -97,7 +98,7 @@ class Job:
         assert self.data is not None
         updates, biases = fold(self.view, edits)
         edited = apply(self.model.proto, Plan("", updates=updates, biases=biases))
-        seen = gather_features(edited, self.head, self.data, self.device)
+        seen = gather_features(edited, self.head, self.data, self.device, self.batch_size)
         return [refitted(self.view, self.head, *seen, self.columns)]
 
     def _eraser(
@@ -107,7 +108,9 @@ class Job:
         if self.way.method in ERASERS:
             assert data is not None
             make = ERASERS[self.way.method]
-            eraser = make(self.view, self.head, data, self.columns, self.device)
+            eraser = make(
+                self.view, self.head, data, self.columns, self.device, self.batch_size
+            )
             spared = None if self.way.keep_head else self.head
             return lambda strength: [e for e in eraser(strength) if e.layer != spared]
         assert moments is not None
@@ -120,9 +123,14 @@ class Job:
         moments = None
         if self.way.remove or self.way.method not in ERASERS:
             # The given moments may be of these very images.
-            moments = calibrate(self.model, fitted, taps_of(self.model), device=self.device)
+            moments = calibrate(
+                self.model, fitted, taps_of(self.model),
+                device=self.device, batch_size=self.batch_size,
+            )  # fmt: skip
         scores = scores_of(self.view, data.classifier.output, self.head)
-        judge = Judge(scores, held_out, self.columns, self.way.max_drop, self.device)
+        judge = Judge(
+            scores, held_out, self.columns, self.way.max_drop, self.device, self.batch_size
+        )
         return replace(self, data=fitted, moments=moments), judge
 
     def _search(self, data: Dataset) -> Search:
@@ -246,10 +254,10 @@ class Job:
             assert self.moments is not None
             return self.moments.second
         others = self.data.take(np.flatnonzero(~np.isin(self.data.labels, self.columns)))
-        wanted = Wanted(second=True)
         return calibrate(
-            self.model, others, taps_of(self.model), wanted=wanted, device=self.device
-        ).second
+            self.model, others, taps_of(self.model),
+            wanted=Wanted(second=True), device=self.device, batch_size=self.batch_size,
+        ).second  # fmt: skip
 
 
 def _entries(moments: Moments, columns: Sequence[int]) -> list[int]:

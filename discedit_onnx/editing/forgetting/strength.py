@@ -101,8 +101,8 @@ class Judge:
     held_out: Dataset
     forgotten: Sequence[int]
     max_drop: float
-    device: str = "auto"
-    batch_size: int = 64
+    device: str
+    batch_size: int
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from discedit_onnx.calibration.second import SecondMoments
 from discedit_onnx.editing.forgetting.filling import _fill
-from discedit_onnx.editing.forgetting.head import MARGIN, find_head, projected, suppressed
+from discedit_onnx.editing.forgetting.head import find_head
+from discedit_onnx.editing.forgetting.head_edits import MARGIN, projected, suppressed
 from discedit_onnx.editing.forgetting.maps import LayerEdit, at_input, explicit, fold, matrix_of
 from discedit_onnx.editing.forgetting.spans import off_span
 from discedit_onnx.editing.plan import Plan

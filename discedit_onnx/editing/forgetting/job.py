@@ -18,7 +18,8 @@ from ..verify import compare
 from .components import Amount, choose
 from .erasers import leace_eraser, svd_eraser
 from .filling import filled
-from .head import projected, refitted, scores_of, suppressed
+from .head import scores_of
+from .head_edits import projected, refitted, suppressed
 from .inputs import gather_features
 from .maps import explicit, fold
 from .removal import new_values
@@ -108,9 +109,7 @@ class Job:
         if self.way.method in ERASERS:
             assert data is not None
             make = ERASERS[self.way.method]
-            eraser = make(
-                self.view, self.head, data, self.columns, self.device, self.batch_size
-            )
+            eraser = make(self.view, self.head, data, self.columns, self.device, self.batch_size)
             spared = None if self.way.keep_head else self.head
             return lambda strength: [e for e in eraser(strength) if e.layer != spared]
         assert moments is not None

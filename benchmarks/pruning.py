@@ -57,6 +57,8 @@ CHOICES = (
     "l1", "l2", "random",
 )  # fmt: skip
 REFITS = ("off", "bias", "channel", "patch")
+PEER = "none"
+"""In place of a refit, for other tools."""
 BATCH = 250
 HALVINGS = 8
 """Steps to the share of channels that makes another tool remove as many parameters."""
@@ -108,21 +110,36 @@ class Log:
             with self.path.open("a") as file:
                 file.write(json.dumps([key, found]) + "\n")
 
-    def table(self, model: str) -> None:
-        """A line for each choice, refit and ratio: means over seeds, and what they differ by."""
-        print("| choice | refit | asked | seeds | removed | accuracy | seconds |")
-        print("|---|---|---|---|---|---|---|")
+    def table(self, model: str, seeds: int) -> None:
+        """A line for each choice and refit, a column for each ratio: see `_cell`."""
         known = [key for key in self.found if key.model == model]
-        order = list(dict.fromkeys((key.choice, key.refit) for key in known))
-        for kind in sorted({key[1:4] for key in known}, key=lambda k: (order.index(k[:2]), k[2])):
-            choice, refit, ratio = kind
-            rows = np.array([self.found[key] for key in known if key[1:4] == kind])
-            reached, accuracy, seconds = rows.mean(axis=0)
-            spread = f" ± {100 * rows[:, 1].std(ddof=1):.2f}" if len(rows) > 1 else ""
-            print(
-                f"| {choice} | {refit} | {100 * ratio:.0f} % | {len(rows)} | {100 * reached:.1f} % "
-                f"| {100 * accuracy:.2f}{spread} | {seconds:.1f} |"
-            )
+        ratios = sorted({key.ratio for key in known})
+        head = [f"{100 * ratio:.0f} %" for ratio in ratios]
+        print("| choice | refit |", " | ".join(head), "| seconds |")
+        print("|---" * (len(ratios) + 3) + "|")
+        order = [*CHOICES, *(key.choice for key in known)]
+        for refit, choice in sorted(
+            {(key.refit, key.choice) for key in known},
+            key=lambda kind: ([*REFITS[::-1], PEER].index(kind[0]), order.index(kind[1])),
+        ):
+            rows = {
+                ratio: [self.found[key] for key in known if key[1:4] == (choice, refit, ratio)]
+                for ratio in ratios
+            }
+            cells = [_cell(rows[ratio], seeds) for ratio in ratios]
+            seconds = np.mean([found.seconds for some in rows.values() for found in some])
+            print(f"| {choice} | {refit} |", " | ".join(cells), f"| {seconds:.1f} |")
+        most = max(self.found[key].reached - key.ratio for key in known)
+        print(f"\nRemoved: what was asked for, or up to {100 * most:.1f} points more.")
+
+
+def _cell(rows: Sequence[Found], seeds: int) -> str:
+    """Mean over seeds, and what they differ by; how many, if fewer than there should be."""
+    if not rows:
+        return ""
+    percent = 100 * np.array([found.accuracy for found in rows])
+    spread = f" ± {percent.std(ddof=1):.2f}" if np.ptp(percent) else ""
+    return f"{percent.mean():.2f}{spread}" + f" ({len(rows)})" * (len(rows) < seeds)
 
 
 class Bench:
@@ -202,7 +219,7 @@ class Bench:
             return
         (feed,) = (value.name for value in self.model.proto.graph.input)
         for kind in IMPORTANCES[seed > 0 :]:  # the first looks at no image
-            for key in self.unknown(f"Torch-Pruning {kind}", "none", seed, ratios):
+            for key in self.unknown(f"Torch-Pruning {kind}", PEER, seed, ratios):
                 test = [(batch.feeds[feed], np.asarray(batch.labels)) for batch in self.test]
                 peer = TorchPruned(name, test)
                 batches = list(self.calibration(seed)[0].batches(BATCH))
@@ -221,7 +238,7 @@ class Bench:
         simple, sound = onnxsim.simplify(self.model.proto)
         start_from = simple if sound else self.model.proto
         for metric in ("l2", "wanda")[seed > 0 :]:  # the first looks at no image
-            for key in self.unknown(f"onnxsim {metric}", "none", seed, ratios):
+            for key in self.unknown(f"onnxsim {metric}", PEER, seed, ratios):
                 feeds = [dict(batch.feeds) for batch in self.calibration(seed)[0].batches(64)]
                 start = time.perf_counter()
                 proto = self._bisected(start_from, metric, key.ratio, feeds)
@@ -266,7 +283,7 @@ def table(task: Task, options: argparse.Namespace, log: Log) -> None:
         bench.torchs(seed, options.ratios)
     images = sum(len(batch) for batch in bench.test)
     print(f"\n### {task.name}: {100 * bench.dense:.2f} % of {images:,} test images\n")
-    log.table(task.name)
+    log.table(task.name, options.seeds)
     print(*("", *refused), sep="\n", flush=True)
 
 

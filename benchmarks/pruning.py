@@ -129,7 +129,7 @@ class Log:
             cells = [_cell(rows[ratio], seeds) for ratio in ratios]
             seconds = np.mean([found.seconds for some in rows.values() for found in some])
             print(f"| {choice} | {refit} |", " | ".join(cells), f"| {seconds:.1f} |")
-        most = max(self.found[key].reached - key.ratio for key in known)
+        most = max((self.found[key].reached - key.ratio for key in known), default=0.0)
         print(f"\nRemoved: what was asked for, or up to {100 * most:.1f} points more.")
 
 

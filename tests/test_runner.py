@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -486,13 +487,15 @@ def test_all_that_can_be_gathered_on_cuda(data, model):
 
 
 @needs_cuda
-def test_no_feature_map_crosses_the_bus(tmp_path):
+@pytest.mark.parametrize("opset", [17, 22])
+def test_no_feature_map_crosses_the_bus(opset, tmp_path):
     """Reductions run on the device: what ONNX Runtime leaves to the CPU are shapes."""
-    proto = augment(classifier(), TAPS, FEATURES, second=TAPS, scores="logits")
+    taps = [replace(tap, stride=2, product_stride=2) if tap.rank == 4 else tap for tap in TAPS]
+    proto = augment(classifier(opset), taps, FEATURES, second=taps, scores="logits")
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "run")
-    with open_session(classifier(), "cuda") as opened:
+    with open_session(classifier(opset), "cuda") as opened:
         providers = opened.inner.get_providers()
     inner = ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
     inner.run(None, {"x": np.ones((4, 1, HEIGHT, WIDTH), np.float32)})

@@ -339,10 +339,12 @@ class Places:
 def _picked(x: str, result: str, step: int) -> onnx.NodeProto:
     """Every so manyth position on both axes of a map.
 
-    A pool over single positions picks them, and keeps to the blocked layout.
+    A pool over single positions picks them, and keeps to the blocked layout. It is one of averages,
+    since ONNX Runtime (1.31) has none of maxima for CUDA from opset 22 on, and would take the whole
+    map to the CPU.
     """
     steps = [step, step]
-    return helper.make_node("MaxPool", [x], [result], kernel_shape=[1, 1], strides=steps)
+    return helper.make_node("AveragePool", [x], [result], kernel_shape=[1, 1], strides=steps)
 
 
 def _ints(*values: int) -> onnx.TensorProto:

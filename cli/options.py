@@ -172,8 +172,9 @@ def device(function: Command) -> Command:
         "--device",
         default="auto",
         show_default=True,
-        metavar="auto|cpu|cuda[:N]",
-        help="Where models run; auto is CUDA if it starts, else the CPU.",
+        metavar="auto|cpu|cuda[:N][+tf32]",
+        help="Where models run; auto is CUDA if it starts, else the CPU; +tf32 is faster and less "
+        "exact.",
     )(function)
 
 

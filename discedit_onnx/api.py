@@ -74,7 +74,8 @@ def calibrate(
     shard
         The part of the data to gather.
     device
-        "auto" (CUDA where it starts, else the CPU), "cpu", "cuda" or "cuda:N".
+        "auto" (CUDA where it starts, else the CPU), "cpu", "cuda" or "cuda:N"; with "+tf32" behind
+        it CUDA may use TF32.
     providers
         Execution providers by name, in place of a device.
     batch_size

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -277,7 +278,7 @@ def test_a_model_that_fails_while_it_runs(data, tmp_path):
         <int64[2] shape = {1, 30}, int64[1] a = {0}, int64[1] b = {3}, int64[1] axis = {1}>
         { flat = Reshape(x, shape) y = Slice(flat, a, b, axis) }"""
     model = parsed(tmp_path, text)
-    with pytest.raises(ModelError, match="failed on a batch of 13") as caught:
+    with pytest.raises(ModelError, match=r"failed on a batch of \d+ ") as caught:
         calibrate(model, reopened(model, data), (), device="cpu")
     assert "\n" not in str(caught.value)
 
@@ -294,7 +295,9 @@ def test_what_uninstalling_one_of_two_runtimes_leaves(monkeypatch):
         open_session(classifier())
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU", "", "cpu:0"])
+@pytest.mark.parametrize(
+    "device", ["gpu", "cuda:", "cuda:x", "CPU", "", "cpu:0", "cpu+tf32", "cuda+"]
+)
 def test_unknown_devices(device):
     with pytest.raises(UsageError, match="use auto, cpu, cuda or cuda:N"):
         open_session(classifier(), device)
@@ -318,6 +321,34 @@ def test_cuda_on_offer_that_does_not_start(monkeypatch):
         open_session(classifier(), "cuda")
     with open_session(classifier(), "auto") as session:
         assert session.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("device", "as_written", "number", "tf32", "told"),
+    [
+        ("cuda", False, "0", "0", "cuda:0"),
+        ("cuda:1", False, "1", "0", "cuda:1"),
+        ("auto", False, "0", "0", "cuda:0"),
+        ("cuda+tf32", False, "0", "1", "cuda:0+tf32"),
+        ("cuda:1+tf32", False, "1", "1", "cuda:1+tf32"),
+        ("cuda:1+tf32", True, "1", "0", "cuda:1"),  # proofs
+    ],
+)
+def test_tf32_is_off_unless_asked(monkeypatch, device, as_written, number, tf32, told):
+    asked = []
+
+    def create(_ort, _source, providers, **_):
+        asked.append(dict(providers[:1])["CUDAExecutionProvider"])
+        return SimpleNamespace(
+            get_providers=lambda: ["CUDAExecutionProvider"],
+            get_session_options=ort.SessionOptions,
+        )
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(session, "create_session", create)
+    found = open_session(classifier(), device, as_written=as_written)
+    assert (found.device, found.cuda) == (told, int(number))
+    assert [(one["device_id"], one["use_tf32"]) for one in asked] == [(number, tf32)]
 
 
 @needs_no_cuda
@@ -508,6 +539,15 @@ def test_no_feature_map_crosses_the_bus(opset, tmp_path):
         if one["op_name"] in ("MemcpyToHost", "MemcpyFromHost"):
             sizes = [np.prod(dims) for kind in one["output_type_shape"] for dims in kind.values()]
             assert max(sizes) < 4 * HEIGHT * WIDTH, one
+
+
+@needs_cuda
+def test_tf32_on_cuda(data, model):
+    moments = calibrate(model, data, TAPS, device="cuda+tf32")
+    assert moments.facts["device"] == "cuda:0+tf32"
+    with open_session(classifier(), "cuda+tf32") as opened:
+        given = opened.inner.get_provider_options()["CUDAExecutionProvider"]["use_tf32"]
+    assert given == "1"
 
 
 @needs_cuda

@@ -64,14 +64,13 @@ class Binding:
         self._session.close()
 
     def _bind_input(self, name: str, array: Array) -> None:
-        kind, _, number = self._session.device.partition(":")
-        if kind != "cuda":
+        if self._session.cuda is None:
             self._io.bind_cpu_input(name, array)
             return
         there = self._inputs.get(name)
         if there is not None and tuple(there.shape()) == array.shape:
             there.update_inplace(array)
             return
-        there = self._values.ortvalue_from_numpy(array, "cuda", int(number))
+        there = self._values.ortvalue_from_numpy(array, "cuda", self._session.cuda)
         self._io.bind_ortvalue_input(name, there)
         self._inputs[name] = there

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+DEVICE = re.compile(r"auto|cpu|cuda(?::(?P<number>\d+))?(?P<tf32>\+tf32)?")
 
 PROVIDERS = {
     "cpu": CPU,
@@ -55,7 +55,8 @@ class Session:
     inner
         The `onnxruntime.InferenceSession`.
     device
-        What it really runs on: "cpu", "cuda:N", or the short name of another provider.
+        What it really runs on: "cpu", "cuda:N", "cuda:N+tf32", or the short name of another
+        provider.
     weights
         Memory that must exist as long as the session does: it may read its weights there.
     provider
@@ -70,6 +71,12 @@ class Session:
     def __post_init__(self) -> None:
         self.provider = str(self.inner.get_providers()[0])
         LOG.info("%s", self)
+
+    @property
+    def cuda(self) -> int | None:
+        """Number of the CUDA device that it runs on, or None."""
+        found = DEVICE.fullmatch(self.device)
+        return int(found["number"]) if found and found["number"] else None
 
     def __enter__(self) -> Session:
         return self
@@ -137,7 +144,8 @@ def open_session(
         The model, of any size; not changed.
     device
         "cpu", "cuda" or "cuda:N"; "auto" takes the first CUDA device if CUDA really starts, else
-        the CPU.
+        the CPU. With "+tf32" behind it, CUDA may round to 10 bits of mantissa before it multiplies,
+        which is faster; never where a model is to run `as_written`.
     providers
         Execution providers in order of preference, by the names of `PROVIDERS` or their own, in
         place of a device. The first must start; what none of them can do, the CPU does.
@@ -169,10 +177,11 @@ def open_session(
     if providers:
         return _open_on_providers(ort, parts, providers, settings)
     if device != "cpu":
-        index = int(found[1] or 0)
-        inner = _open_on_cuda(ort, parts, index, settings)
+        number = int(found["number"] or 0)
+        tf32 = "" if as_written else found["tf32"] or ""
+        inner = _open_on_cuda(ort, parts, _cuda_settings(number, bool(tf32)), settings)
         if inner is not None:
-            return Session(inner, f"cuda:{index}", parts.weights)
+            return Session(inner, f"cuda:{number}{tf32}", parts.weights)
     # Also where CUDA was asked for: if the CPU refuses the model too, CUDA is not to blame.
     inner = _open_on_cpu(ort, parts, settings, lanes)
     if device.startswith("cuda"):
@@ -296,7 +305,7 @@ def _open_on_cpu(
 
 
 def _open_on_cuda(
-    ort: ModuleType, model: Weightless, index: int, settings: Mapping[str, bool]
+    ort: ModuleType, model: Weightless, cuda: Mapping[str, str], settings: Mapping[str, bool]
 ) -> Any:
     """A session that has CUDA, or None. What is on offer is no proof that it starts."""
     if CUDA not in ort.get_available_providers():
@@ -304,17 +313,17 @@ def _open_on_cuda(
     with silenced(ort):
         try:
             preload_cuda(ort)
-            inner = _create(ort, model, [(CUDA, _cuda_settings(index)), CPU], settings)
+            inner = _create(ort, model, [(CUDA, cuda), CPU], settings)
         except Exception:  # no such device, driver too old, or the model's fault: the CPU tells
             return None
     return inner if inner.get_providers()[0] == CUDA else None
 
 
-def _cuda_settings(index: int) -> dict[str, str]:
+def _cuda_settings(number: int = 0, tf32: bool = False) -> dict[str, str]:
     return {
-        "device_id": str(index),
+        "device_id": str(number),
         # TF32 keeps 10 bits of the mantissa: scores and equality proofs would differ by device.
-        "use_tf32": "0",
+        "use_tf32": str(int(tf32)),
         # The default times every algorithm anew for each shape, so for an odd last batch too.
         "cudnn_conv_algo_search": "HEURISTIC",
         # The default doubles what it holds at each step: an odd batch could take half the card.
@@ -334,7 +343,7 @@ def _open_on_providers(
                 f"--providers {name}: this ONNX Runtime has no such provider; it has "
                 f"{', '.join(offered)}"
             )
-    asked = [(p, _cuda_settings(0)) if p == CUDA else p for p in wanted]
+    asked = [(p, _cuda_settings()) if p == CUDA else p for p in wanted]
     try:
         with silenced(ort):
             preload_cuda(ort)

@@ -45,8 +45,9 @@ KERNELS: dict[str, set[int]] = {
     "Transpose": {1, 13, 21, 23, 24, 25},
     "Where": {9, 16},
 }
-"""Versions of operators that ONNX Runtime 1.31.1 ran on CUDA of opsets 11 to 26, of float32 tensors
-(Cast: from float16, bfloat16 and double too): where a session of one such node put it.
+"""Versions of operators that ONNX Runtime 1.31.1 has kernels of for CUDA, of opsets 11 to 26, for
+float32 (Cast: from float16, bfloat16 and double too). Found by where a session of one such node
+puts it, with stand-ins for NVIDIA's libraries: no GPU was at hand.
 
 A kernel is for the versions that it names: a new version of an operator has none until ONNX
 Runtime says so, though nothing about it may have changed but the types that it takes."""

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
+from tiny_models import saved
 
 import discedit_onnx as dx
 from discedit_onnx.calibration.data import Dataset
 from discedit_onnx.calibration.gathering import Wanted
 from discedit_onnx.editing.forgetting.components import Amount
-from discedit_onnx.editing.forgetting.erasers import leace_eraser, svd_eraser
+from discedit_onnx.editing.forgetting.erasers import leace_map, svd_map
 from discedit_onnx.editing.forgetting.head import find_head
 from discedit_onnx.editing.forgetting.inputs import gather_features, gather_rows
 from discedit_onnx.editing.forgetting.spans import later_layers
@@ -215,22 +218,22 @@ def test_leace_leaves_no_difference_of_means(model, data):
     view = View(model.proto)
     head = find_head(view, "logits", 10)
     layers = [layer for layer, _ in later_layers(view, head)]
-    edits = leace_eraser(view, head, data, [GONE], "cpu", 64)(1.0)
-    rows = gather_rows(view, layers, data, [GONE], "cpu", 64)
-    for edit, (retained, gone) in zip(edits, rows, strict=True):
+    for retained, gone in gather_rows(view, layers, data, [GONE], "cpu", 64):
+        matrix, offset = leace_map(retained, gone, 1.0)
         before = gone.mean - retained.mean
-        after = before @ edit.before
+        after = before @ matrix
         assert np.linalg.norm(after) < 1e-6 * np.linalg.norm(before)
         assert (retained.count, gone.count) == (9 * gone.count, retained.count // 9)
+        both = retained.merge(gone)
+        np.testing.assert_allclose(both.mean @ matrix + offset, both.mean, atol=1e-9)
 
 
 def test_the_svd_is_the_formula_of_the_paper(model, data):
     """What rows of the head are multiplied with, strength 1: of retained ones a scale of 100."""
     view = View(model.proto)
     head = find_head(view, "logits", 10)
-    edit = next(
-        edit for edit in svd_eraser(view, head, data, [GONE], "cpu", 64)(1.0) if edit.layer == head
-    )
+    (moments,) = gather_rows(view, [head], data, [GONE], "cpu", 64)
+    matrix, offset = svd_map(*moments, 1.0)
     features, labels = gather_features(model.proto, head, data, "cpu", 64)
     scaled = []
     for rows, scale in ((features[labels != GONE], 100.0), (features[labels == GONE], 3.0)):
@@ -240,7 +243,33 @@ def test_the_svd_is_the_formula_of_the_paper(model, data):
         scaled.append((directions.T * importance) @ directions)
     retained, gone = scaled
     unit = np.eye(len(retained))
-    np.testing.assert_allclose(edit.before, unit - gone @ (unit - retained), atol=1e-6)
+    np.testing.assert_allclose(matrix, unit - gone @ (unit - retained), atol=1e-6)
+    assert not offset.any()
+
+
+def test_no_layer_but_the_head_can_be_edited(tmp_path):
+    """All others are convolutions of two groups: the SVD leaves them, and the head is projected."""
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        grouped (float[N, 2, 2, 2] x) => (float[N, 3] logits) {
+            first = Conv<group = 2>(x, w1)
+            h = Relu(first)
+            second = Conv<group = 2>(h, w2)
+            r = Relu(second)
+            p = GlobalAveragePool(r)
+            pooled = Flatten(p)
+            logits = Gemm(pooled, w3)
+        }""")
+    rng = np.random.default_rng(0)
+    for name, shape in {"w1": (8, 1, 1, 1), "w2": (8, 4, 1, 1), "w3": (8, 3)}.items():
+        weights = rng.normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(weights, name))
+    x, y = rng.normal(size=(60, 2, 2, 2)).astype(np.float32), np.arange(60) % 3
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    model = saved(proto, tmp_path)
+    data = dx.open_data(model, tmp_path / "data.npz")
+    way = Way(method="svd", strength=1.0)
+    edit = dx.forget(model, dx.calibrate(model, data, device="cpu"), [1], way, data=data)
+    assert [update.tensor for update in edit.plan.updates] == ["w3"]
 
 
 def test_the_later_layers_and_their_depth(model):

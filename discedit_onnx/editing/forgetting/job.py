@@ -16,12 +16,12 @@ from ..plan import Plan, plan_removal
 from ..surgery import apply
 from ..verify import compare
 from .components import Amount, choose
-from .erasers import leace_eraser, svd_eraser
+from .erasers import ERASERS
 from .filling import filled
 from .head import scores_of
 from .head_edits import projected, refitted, suppressed
-from .inputs import gather_features
-from .maps import explicit, fold
+from .inputs import gather_features, gather_rows
+from .maps import at_input, explicit, fold
 from .removal import new_values
 from .spans import span_edits
 from .strength import DEFAULT_STRENGTH, Judge, Search, search_share, search_strength, split
@@ -40,10 +40,9 @@ if TYPE_CHECKING:
     from ...model import Model
     from ..refit.layers import Layer
     from ..verify import Feeds
+    from .erasers import Eraser
     from .maps import LayerEdit
     from .way import Way
-
-ERASERS = {"svd": svd_eraser, "leace": leace_eraser}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +107,26 @@ class Job:
         """The method, fitted: from a strength to edits, none of the head if it is projected."""
         if self.way.method in ERASERS:
             assert data is not None
-            make = ERASERS[self.way.method]
-            eraser = make(self.view, self.head, data, self.columns, self.device, self.batch_size)
-            spared = None if self.way.keep_head else self.head
-            return lambda strength: [e for e in eraser(strength) if e.layer != spared]
+            return self._erased(ERASERS[self.way.method], data)
         assert moments is not None
         entries = _entries(moments, self.columns)
         return lambda strength: span_edits(self.view, moments, entries, self.head, strength)
+
+    def _erased(self, eraser: Eraser, data: Dataset) -> Callable[[float], list[LayerEdit]]:
+        """A method that needs second moments, with those of the data."""
+        layers = eraser.layers(self.view, self.head)
+        rows = gather_rows(self.view, layers, data, self.columns, self.device, self.batch_size)
+        spared = None if self.way.keep_head else self.head
+
+        def edits(strength: float) -> list[LayerEdit]:
+            maps = {
+                layer: eraser.map(retained, gone, strength)
+                for layer, (retained, gone) in zip(layers, rows, strict=True)
+                if layer != spared
+            }
+            return [at_input(self.view, layer, *found) for layer, found in maps.items() if found]
+
+        return edits
 
     def _fitted(self, data: Dataset) -> tuple[Job, Judge]:
         """The same job on three images of four, and what judges it on the fourth."""

@@ -60,6 +60,8 @@ CHOICES = (
     "l1", "l2", "random",
 )  # fmt: skip
 REFITS = ("off", "bias", "channel", "patch")
+OURS = "least-squares", "patch"
+"""What `prune` does by default."""
 PEER = "none"
 """In place of a refit, for other tools."""
 BATCH = 250
@@ -143,6 +145,27 @@ class Log:
             print(f"| {choice} | {refit} |", " | ".join(cells), f"| {seconds:.1f} |")
         most = max(self.found[key].reached - key.ratio for key in known)
         print(f"\nRemoved: what was asked for, or up to {100 * most:.1f} points more.")
+
+    def rivals(self, model: str) -> None:
+        """What is not behind `OURS` in accuracy, and how it stands to it in agreement."""
+        rows: dict[tuple[float, str, str], list[Found]] = {}
+        for key, found in self.found.items():
+            if key.model == model:
+                rows.setdefault((key.ratio, key.choice, key.refit), []).append(found)
+        print(f"\nNot behind {', '.join(OURS)} in accuracy; by how much more, and in agreement:\n")
+        for (ratio, *kind), some in sorted(rows.items()):
+            ours = rows.get((ratio, *OURS), [])
+            ahead = [
+                _mean(some, measure) - _mean(ours, measure) for measure in ("accuracy", "agreement")
+            ]
+            if tuple(kind) != OURS and ahead[0] >= 0:
+                print(f"- {100 * ratio:.0f} %, {', '.join(kind)}: {ahead[0]:+.2f}, {ahead[1]:+.2f}")
+
+
+def _mean(rows: Sequence[Found], measure: str) -> float:
+    """In percent; not a number where some were not measured."""
+    shares = [getattr(found, measure) for found in rows]
+    return 100 * float(np.mean(shares)) if shares and None not in shares else np.nan
 
 
 def _cell(shares: Sequence[float], seeds: int) -> str:
@@ -300,6 +323,7 @@ def table(task: Task, options: argparse.Namespace, log: Log) -> None:
     print(f"\n### {task.name}: {100 * bench.dense:.2f} % of {len(bench.labels):,} test images")
     log.table(task.name, options.seeds, "accuracy")
     log.table(task.name, options.seeds, "agreement")
+    log.rivals(task.name)
     print(*("", *refused), sep="\n", flush=True)
 
 

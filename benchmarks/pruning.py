@@ -152,14 +152,19 @@ class Log:
         for key, found in self.found.items():
             if key.model == model:
                 rows.setdefault((key.ratio, key.choice, key.refit), []).append(found)
-        print(f"\nNot behind {', '.join(OURS)} in accuracy; by how much more, and in agreement:\n")
+        lines = []
         for (ratio, *kind), some in sorted(rows.items()):
             ours = rows.get((ratio, *OURS), [])
             ahead = [
                 _mean(some, measure) - _mean(ours, measure) for measure in ("accuracy", "agreement")
             ]
             if tuple(kind) != OURS and ahead[0] >= 0:
-                print(f"- {100 * ratio:.0f} %, {', '.join(kind)}: {ahead[0]:+.2f}, {ahead[1]:+.2f}")
+                lines += [
+                    f"- {100 * ratio:.0f} %, {', '.join(kind)}: {ahead[0]:+.2f}, {ahead[1]:+.2f}"
+                ]
+        if any(tuple(kind) == OURS for _, *kind in rows):
+            print(f"\nNot behind {', '.join(OURS)} in accuracy; by how much, and in agreement:\n")
+            print(*(lines or ["- nothing"]), sep="\n")
 
 
 def _mean(rows: Sequence[Found], measure: str) -> float:
